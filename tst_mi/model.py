@@ -182,7 +182,22 @@ def _evaluate(model, X, y):
     logits = torch.cat([model(x) for x in X.split(256)])
     return F.cross_entropy(logits, y).item(), (logits.argmax(1) == y).float().mean().item()
 
-# %% ../nbs/10_model.ipynb #439e5e0b
+def _best_epoch(model, fit_part, val_part, optimiser, epochs, patience, batch_size, progress):
+    "Train, keep the weights of the epoch with the lowest validation loss, and return one record per epoch."
+    history, best = [], (np.inf, 0, None)
+    bar = tqdm(range(epochs), desc="training", disable=not progress, leave=False)
+    for epoch in bar:
+        _epoch(model, *fit_part, optimiser, batch_size)
+        loss, accuracy = _evaluate(model, *val_part)
+        if not np.isfinite(loss): raise ValueError(f"the validation loss is {loss} in epoch {epoch}; lower the learning rate or check the data")
+        history.append(dict(epoch=epoch, validation_loss=loss, validation_accuracy=accuracy))
+        bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}")
+        if loss < best[0]: best = loss, epoch, copy.deepcopy(model.state_dict())
+        elif patience is not None and epoch - best[1] >= patience: break
+    model.load_state_dict(best[2])
+    return history
+
+# %% ../nbs/10_model.ipynb #1007bada
 def fit(
     X: np.ndarray, # (N, T, C) training series
     y: np.ndarray, # (N,) class indices
@@ -206,17 +221,8 @@ def fit(
         model = TimeSeriesTransformer(ModelConfig(X.shape[2], X.shape[1], n_classes, **shape)).to(device)
         optimiser = torch.optim.RAdam(model.parameters(), lr=lr, weight_decay=weight_decay)
         X, y = torch.as_tensor(X, device=device), torch.as_tensor(y, device=device)
-        history, best = [], None
-        bar = tqdm(range(epochs), desc="training", disable=not progress, leave=False)
-        for epoch in bar:
-            _epoch(model, X[fit_rows], y[fit_rows], optimiser, batch_size)
-            loss, accuracy = _evaluate(model, X[val_rows], y[val_rows])
-            history.append(dict(epoch=epoch, validation_loss=loss, validation_accuracy=accuracy))
-            bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}")
-            if not np.isfinite(loss): raise ValueError(f"the validation loss is {loss} in epoch {epoch}; lower lr (now {lr}) or check the data")
-            if best is None or loss < best[0]: best = loss, epoch, copy.deepcopy(model.state_dict())
-            elif patience is not None and epoch - best[1] >= patience: break
-    model.load_state_dict(best[2])
+        parts = ((X[rows], y[rows]) for rows in (fit_rows, val_rows))
+        history = _best_epoch(model, *parts, optimiser, epochs, patience, batch_size, progress)
     return model.eval(), history
 
 # %% ../nbs/10_model.ipynb #a7774ca3

@@ -1,0 +1,53 @@
+# Two commands: `make report` and `make test`. Each makes its own environment in .venv first.
+PYTHON ?= python3
+DATASET ?= JapaneseVowels
+OUT ?= reports
+ARGS ?=
+BIN := .venv/bin
+READY := .venv/.ready
+
+# Small matrices run fastest on one thread per process; a report uses what there is.
+export PYTHONHASHSEED = 0
+
+.PHONY: report test check smoke readme clean
+
+# A report on one dataset: make report DATASET=LSST ARGS="-p design error -p seed 1"
+# The notebook and its HTML page take their names when they are complete.
+report: $(READY)
+	@mkdir -p "$(OUT)/$(DATASET)"
+	@partial=$$(mktemp -d "$(OUT)/$(DATASET)/.partial-XXXXXX") && trap 'rm -rf "$$partial"' EXIT && \
+	$(BIN)/python -c "from tst_mi.model import model_for; model_for('$(DATASET)')" && \
+	$(BIN)/papermill nbs/99_report.ipynb "$$partial/report.ipynb" -p dataset "$(DATASET)" -p out_dir "$(OUT)" $(ARGS) && \
+	$(BIN)/jupyter nbconvert --log-level=ERROR --to html --no-input "$$partial/report.ipynb" && \
+	mv "$$partial"/report.* "$(OUT)/$(DATASET)/" && echo "Read $(OUT)/$(DATASET)/report.html"
+
+test: check smoke
+	$(BIN)/python -m pytest -q tests
+
+# Notebooks are clean and the library is what they export: on a copy, nothing changes.
+check: $(READY)
+	@copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && \
+	cp -R nbs tst_mi settings.ini setup.py README.md _quarto.yml "$$copy" && \
+	(cd "$$copy" && "$(CURDIR)/$(BIN)/nbdev_clean" && "$(CURDIR)/$(BIN)/nbdev_export") && \
+	diff -r --exclude=__pycache__ --exclude=.last_checked nbs "$$copy/nbs" && diff -r --exclude=__pycache__ tst_mi "$$copy/tst_mi" && \
+	echo "notebooks are clean and in step with the library"
+
+# Every notebook runs, and the report runs through papermill.
+smoke: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --do_print --timing
+	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && \
+	$(BIN)/papermill nbs/99_report.ipynb "$$out/report.ipynb" --no-progress-bar -p out_dir "$$out" -p max_pairs 40 -p n_boot 500 -p design error && \
+	test -s "$$out/JapaneseVowels/summary.json" && echo "papermill ran the report"
+
+readme: $(READY)
+	$(BIN)/python tests/readme.py
+
+$(READY): setup.py settings.ini constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "tst_mi needs Python 3.10 or newer, found " + sys.version.split()[0] + "; try make PYTHON=python3.11")'
+	@echo "installing into .venv (once; a minute or two)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $(READY)
+
+clean:
+	rm -rf .venv build dist *.egg-info reports nbs/reports

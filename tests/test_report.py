@@ -1,0 +1,82 @@
+"The report through papermill: parameters reach it, results are whole, and bad values stop it with a clear message."
+import json
+
+import nbformat
+import pandas as pd
+import papermill
+import pytest
+from papermill.exceptions import PapermillExecutionError
+from readme import ROOT
+
+from tst_mi.data import load_dataset
+from tst_mi.model import train_checkpoint
+
+QUICK = dict(max_pairs=20, n_boot=200)
+
+
+def run(tmp_path, **parameters):
+    "Execute the report; the text of its outputs."
+    out = tmp_path/"report.ipynb"
+    papermill.execute_notebook(str(ROOT/"nbs"/"99_report.ipynb"), str(out), {"out_dir": str(tmp_path/"out"), **QUICK, **parameters}, progress_bar=False)
+    outputs = [o for c in nbformat.read(out, 4).cells for o in c.get("outputs", [])]
+    return "\n".join(str(o.get("data", {}).get("text/markdown", "")) for o in outputs)
+
+
+@pytest.fixture(scope="module")
+def power_checkpoint(tmp_path_factory):
+    "A small model of another bundled dataset: two classes, one channel."
+    path = tmp_path_factory.mktemp("model")/"power.safetensors"
+    train_checkpoint(load_dataset("ItalyPowerDemand"), path, epochs=30, batch_size=8, lr=3e-3, d_model=16, n_heads=2, n_layers=1, d_ff=32, progress=False)
+    return path
+
+
+def test_the_dataset_parameter_changes_the_dataset(tmp_path, power_checkpoint):
+    text = run(tmp_path, dataset="ItalyPowerDemand", checkpoint=str(power_checkpoint))
+    assert "# ItalyPowerDemand:" in text and "JapaneseVowels:" not in text
+    assert "specificity is not tested" in text
+    summary = json.loads((tmp_path/"out"/"ItalyPowerDemand"/"summary.json").read_text())
+    assert summary["dataset"] == "ItalyPowerDemand" and len(summary["classes"]) == 2
+
+
+def test_results_are_whole_and_agree(tmp_path):
+    text = run(tmp_path, design="error", seed=3)
+    folder = tmp_path/"out"/"JapaneseVowels"
+    names = {"heads.csv", "pairs.csv", "effects.csv", "summary.json", "forest.png", "forest.pdf", "head_importance.png", "head_importance.pdf"}
+    assert {p.name for p in folder.iterdir()} == names
+    heads, pairs, summary = pd.read_csv(folder/"heads.csv"), pd.read_csv(folder/"pairs.csv"), json.loads((folder/"summary.json").read_text())
+    assert len(heads) == 48 and heads[["mean", "lo", "hi", "q", "verdict"]].notna().to_numpy().all()
+    for direction in ("denoising", "noising"):
+        found, part = summary["directions"][direction], heads[heads.direction == direction]
+        assert found["n"] == (pairs.direction == direction).sum() == part.n.iloc[0]
+        assert found["verdicts"] == {**dict.fromkeys(found["verdicts"], 0), **part.verdict.value_counts().to_dict()}
+        assert f"**{direction}**" in text
+    assert summary["settings"]["seed"] == 3 and summary["settings"]["n_boot"] == 200
+    assert all(len(v) == 64 for v in summary["checksums"].values())
+
+
+def test_same_seed_same_bytes(tmp_path):
+    contents = []
+    for name in "ab":
+        (tmp_path/name).mkdir()
+        run(tmp_path/name)
+        contents.append([(tmp_path/name/"out"/"JapaneseVowels"/f).read_bytes() for f in ("heads.csv", "pairs.csv", "effects.csv", "summary.json", "forest.pdf")])
+    assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize("parameters, message", [
+    (dict(dataset="JapanesVowels"), "Close: ['JapaneseVowels'"),
+    (dict(design="patching"), "one of ['contrast', 'error']"),
+    (dict(alpha=2), "alpha is 2; it must lie between 0 and 1"),
+    (dict(max_pairs="all"), "max_pairs is 'all'; it must be a whole number"),
+    (dict(checkpoint="absent.safetensors"), "no checkpoint at absent.safetensors"),
+    (dict(data_dir="absent"), "data_dir is 'absent', which is not a folder"),
+    (dict(design="error", max_pairs=5), "5 independent triples"),
+])
+def test_bad_values_stop_with_a_message_and_leave_nothing(tmp_path, parameters, message):
+    with pytest.raises(PapermillExecutionError) as error: run(tmp_path, **parameters)
+    assert message in str(error.value)
+    assert not (tmp_path/"out").exists()
+
+
+def test_a_checkpoint_of_other_data_is_refused(tmp_path, power_checkpoint):
+    with pytest.raises(PapermillExecutionError, match="trained on it"): run(tmp_path, checkpoint=str(power_checkpoint))

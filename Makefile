@@ -3,23 +3,26 @@ PYTHON ?= python3
 DATASET ?= JapaneseVowels
 OUT ?= reports
 ARGS ?=
+DATA_DIR ?=
+CHECKPOINT ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-# Small matrices run fastest on one thread per process; a report uses what there is.
-export PYTHONHASHSEED = 0
+export DATASET DATA_DIR CHECKPOINT
 
 .PHONY: report test check smoke readme clean
 
 # A report on one dataset: make report DATASET=LSST ARGS="-p design error -p seed 1"
-# The notebook and its HTML page take their names when they are complete.
+# DATA_DIR names a folder of datasets, CHECKPOINT a .safetensors file. If there is no model yet it is trained first,
+# with a progress bar. The notebook and its HTML page take their names when they are complete.
 report: $(READY)
-	@mkdir -p "$(OUT)/$(DATASET)"
-	@partial=$$(mktemp -d "$(OUT)/$(DATASET)/.partial-XXXXXX") && trap 'rm -rf "$$partial"' EXIT && \
-	$(BIN)/python -c "from tst_mi.model import model_for; model_for('$(DATASET)')" && \
-	$(BIN)/papermill nbs/99_report.ipynb "$$partial/report.ipynb" -p dataset "$(DATASET)" -p out_dir "$(OUT)" $(ARGS) && \
+	@mkdir -p "$(OUT)" && partial=$$(mktemp -d "$(OUT)/.partial-XXXXXX") && \
+	trap 'rm -rf "$$partial"' EXIT && trap 'exit 130' INT && trap 'exit 143' TERM && \
+	$(BIN)/python -c "import os; from tst_mi.model import model_for; e = os.environ.get; model_for(e('DATASET'), e('CHECKPOINT') or None, e('DATA_DIR') or None)" && \
+	$(BIN)/papermill nbs/99_report.ipynb "$$partial/report.ipynb" -p dataset "$$DATASET" -p out_dir "$(OUT)" \
+		$(if $(DATA_DIR),-p data_dir "$$DATA_DIR") $(if $(CHECKPOINT),-p checkpoint "$$CHECKPOINT") $(ARGS) && \
 	$(BIN)/jupyter nbconvert --log-level=ERROR --to html --no-input "$$partial/report.ipynb" && \
-	mv "$$partial"/report.* "$(OUT)/$(DATASET)/" && echo "Read $(OUT)/$(DATASET)/report.html"
+	mv "$$partial"/report.* "$(OUT)/$$DATASET/" && echo "Read $(OUT)/$$DATASET/report.html"
 
 test: check smoke
 	$(BIN)/python -m pytest -q tests

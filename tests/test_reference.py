@@ -42,9 +42,9 @@ def test_pairs_and_patches_are_the_stored_ones(published, mode, direction):
         key = lambda source, base: sorted(zip(source, base))
         assert key(pairs.source, pairs.base) == key(stored[f"{mode}_source"], stored[f"{mode}_target"])
     table = pairs.iloc[:0].reindex(range(len(stored[f"{mode}_source"]))).assign(source=stored[f"{mode}_source"], base=stored[f"{mode}_target"])
-    for site, key, axis in (("projection_slice", "head_patch", slice(None)), ("layer", "layer_patch", 0)):
+    for site, key in (("projection_slice", "head_patch"), ("layer", "layer_patch"), ("mlp", "mlp_patch")):
         swept = sweep(model, data.X_test, table, site, donors=("source",))
-        np.testing.assert_allclose(softmax(swept.patched["source"][:, :, axis], -1), stored[f"{mode}_{key}"], atol=1e-5)
+        np.testing.assert_allclose(softmax(swept.patched["source"], -1), stored[f"{mode}_{key}"], atol=1e-5)
     np.testing.assert_allclose(softmax(swept.base, -1), stored[f"{mode}_baseline"], atol=1e-5)
 
 

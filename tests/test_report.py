@@ -33,7 +33,7 @@ def power_checkpoint(tmp_path_factory):
 def test_the_dataset_parameter_changes_the_dataset(tmp_path, power_checkpoint):
     text = run(tmp_path, dataset="ItalyPowerDemand", checkpoint=str(power_checkpoint))
     assert "# ItalyPowerDemand:" in text and "JapaneseVowels:" not in text
-    assert "specificity is not tested" in text
+    assert "which class a head carries is not tested" in text
     summary = json.loads((tmp_path/"out"/"ItalyPowerDemand"/"summary.json").read_text())
     assert summary["dataset"] == "ItalyPowerDemand" and len(summary["classes"]) == 2
 
@@ -41,7 +41,7 @@ def test_the_dataset_parameter_changes_the_dataset(tmp_path, power_checkpoint):
 def test_results_are_whole_and_agree(tmp_path):
     text = run(tmp_path, design="error", seed=3)
     folder = tmp_path/"out"/"JapaneseVowels"
-    names = {"heads.csv", "pairs.csv", "effects.csv", "summary.json", "forest.png", "forest.pdf", "head_importance.png", "head_importance.pdf"}
+    names = {"COLUMNS.txt", "heads.csv", "pairs.csv", "effects.csv", "summary.json", "forest.png", "forest.pdf", "head_importance.png", "head_importance.pdf"}
     assert {p.name for p in folder.iterdir()} == names
     heads, pairs, summary = pd.read_csv(folder/"heads.csv"), pd.read_csv(folder/"pairs.csv"), json.loads((folder/"summary.json").read_text())
     assert len(heads) == 48 and heads[["mean", "lo", "hi", "q", "verdict"]].notna().to_numpy().all()
@@ -66,7 +66,7 @@ def test_same_seed_same_bytes(tmp_path):
 @pytest.mark.parametrize("parameters, message", [
     (dict(dataset="JapanesVowels"), "Close: ['JapaneseVowels'"),
     (dict(design="patching"), "one of ['contrast', 'error']"),
-    (dict(alpha=2), "alpha is 2; it must lie between 0 and 1"),
+    (dict(alpha=2), "alpha is 2; it must lie between 0 and 0.5"),
     (dict(max_pairs="all"), "max_pairs is 'all'; it must be a whole number"),
     (dict(checkpoint="absent.safetensors"), "no checkpoint at absent.safetensors"),
     (dict(data_dir="absent"), "data_dir is 'absent', which is not a folder"),
@@ -79,4 +79,4 @@ def test_bad_values_stop_with_a_message_and_leave_nothing(tmp_path, parameters, 
 
 
 def test_a_checkpoint_of_other_data_is_refused(tmp_path, power_checkpoint):
-    with pytest.raises(PapermillExecutionError, match="trained on it"): run(tmp_path, checkpoint=str(power_checkpoint))
+    with pytest.raises(PapermillExecutionError, match="trained on ItalyPowerDemand, reads"): run(tmp_path, checkpoint=str(power_checkpoint))

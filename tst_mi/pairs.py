@@ -21,13 +21,13 @@ class Pairs:
     table: pd.DataFrame # one row per triple: pair, base, source, control (row numbers); label, foil, control_class, neutral (class indices); cluster
     design: str # 'contrast' or 'error'
     direction: str # 'contrast', 'denoising' or 'noising'
-    composition: pd.DataFrame # per class: how many could serve as base, and how many do serve in each role
+    composition: pd.DataFrame # per class: instances classified correctly and wrongly, and how many serve in each role
     dropped: dict # reason -> number of candidates that could not be used
     def __len__(self): return len(self.table)
     @property
     def specific(self) -> bool:
-        "Is the control's class a third one, so that specificity is tested?"
-        return self.direction == "noising" or bool((self.table.control_class != self.table.foil).all())
+        "Is the control's class a third one, so that the contrast tests which class a head carries?"
+        return self.direction != "noising" and bool((self.table.control_class != self.table.foil).all())
     @property
     def effective_n(self) -> float:
         "(sum m)^2 / sum m^2 over cluster sizes m: what the pairs are worth if a cluster's members tell the same story."
@@ -42,13 +42,14 @@ def _neutral(table, classes, rng):
         return int(rng.choice(free)) if free else -1
     return [draw(row) for row in table.itertuples()]
 
-def _pack(rows, design, direction, y, candidates, dropped, rng):
+def _pack(rows, design, direction, y, predicted, dropped, rng):
     "Rows of (base, source, control, label, foil, control_class) -> `Pairs`."
     table = pd.DataFrame(rows, columns=["base", "source", "control", "label", "foil", "control_class"]).astype(int)
     table.insert(0, "pair", range(len(table)))
-    table["neutral"], table["cluster"] = _neutral(table, np.unique(y), rng), table.pair
+    third = direction == "noising" or (table.control_class != table.foil).all()
+    table["neutral"], table["cluster"] = _neutral(table, np.unique(y), rng) if third else -1, table.pair
     count = lambda rows: np.bincount(y[rows], minlength=y.max() + 1)
-    composition = pd.DataFrame({"available": count(candidates), **{role: count(table[role].to_numpy()) for role in ("base", "source", "control")}})
+    composition = pd.DataFrame({"correct": count(predicted == y), "wrong": count(predicted != y), **{role: count(table[role].to_numpy()) for role in ("base", "source", "control")}})
     composition = composition[np.isin(composition.index, y)].rename_axis("class").reset_index()
     return Pairs(table, design, direction, composition, {k: v for k, v in dropped.items() if v})
 
@@ -62,9 +63,9 @@ def _draw_classes(pools, k, rng, without=()):
     return [int(c) for c in rng.choice(live, min(k, len(live)), replace=False, p=weight/weight.sum())] if live else []
 
 # %% ../nbs/15_pairs.ipynb #dd2caa92
-def _contrast(y, predicted, max_pairs, rng):
-    correct = np.flatnonzero(predicted == y)
-    pools, rows = _pools(y, correct, rng), []
+def _contrast(y, predicted, max_pairs, rng, everyone=False):
+    usable = (predicted == y) | everyone
+    pools, rows = _pools(y, np.flatnonzero(usable), rng), []
     two = len(pools) == 2
     while len(rows) < max_pairs:
         drawn = _draw_classes(pools, 3, rng)
@@ -76,8 +77,8 @@ def _contrast(y, predicted, max_pairs, rng):
             other = foil
         rows.append([*(pools[c].pop() for c in (foil, label, other)), label, foil, other])
     left = sum(map(len, pools.values()))
-    reason = "correct, but beyond max_pairs" if len(rows) == max_pairs else "correct, but no partners of other classes left"
-    return rows, correct, {"misclassified (design 'contrast' uses correct instances)": int((predicted != y).sum()), reason: left}
+    reason = "usable, but beyond max_pairs" if len(rows) == max_pairs else "usable, but no partners of other classes left"
+    return rows, {"misclassified (design 'contrast' uses correct instances)": int((~usable).sum()), reason: left}
 
 # %% ../nbs/15_pairs.ipynb #05c20d4c
 def _error(y, predicted, direction, max_pairs, rng):
@@ -96,7 +97,7 @@ def _error(y, predicted, direction, max_pairs, rng):
             clean, control = pools[label].pop(), pools[others[0]].pop()
             base, source = (error, clean) if direction == "denoising" else (clean, error)
             rows.append([base, source, control, label, foil, others[0]])
-    return rows, errors, dropped
+    return rows, dropped
 
 # %% ../nbs/15_pairs.ipynb #74b7d2a5
 def make_pairs(
@@ -106,6 +107,7 @@ def make_pairs(
     direction: str | None = None, # for 'error': 'denoising' or 'noising'
     max_pairs: int = 200, # triples at most
     seed: int = 0, # of the matching; another seed gives another matching
+    selection: str = "correct", # for 'contrast': 'correct', or 'all' to match by true class whatever the prediction
 ) -> Pairs: # disjoint triples; raises `ValueError` if there is none
     "Assign bases, sources and control sources, each instance serving once."
     y, logits = np.asarray(y), np.asarray(logits)
@@ -114,15 +116,17 @@ def make_pairs(
     if direction not in DIRECTIONS[design]: raise ValueError(f"direction is {direction!r}; design {design!r} has {list(DIRECTIONS[design])}")
     if logits.ndim != 2 or len(logits) != len(y): raise ValueError(f"logits have shape {logits.shape}; {len(y)} labels need ({len(y)}, classes)")
     if not np.isfinite(logits).all(): raise ValueError("the logits hold NaN or infinite values; check the model and its input")
+    if y.min() < 0 or y.max() >= logits.shape[1]: raise ValueError(f"labels run from {y.min()} to {y.max()}, but the model has outputs 0 to {logits.shape[1] - 1}")
     if max_pairs < 1: raise ValueError(f"max_pairs is {max_pairs}; at least 1 is needed")
+    if selection not in ("correct", "all"): raise ValueError(f"selection is {selection!r}; it must be 'correct' or 'all'")
     rng, predicted = np.random.default_rng(seed), logits.argmax(1)
-    rows, candidates, dropped = _contrast(y, predicted, max_pairs, rng) if design == "contrast" else _error(y, predicted, direction, max_pairs, rng)
+    rows, dropped = _contrast(y, predicted, max_pairs, rng, selection == "all") if design == "contrast" else _error(y, predicted, direction, max_pairs, rng)
     if not rows:
         right, classes = int((predicted == y).sum()), len(np.unique(y[predicted == y]))
         raise ValueError(f"design {design!r} finds no usable pair: {right} of {len(y)} instances are classified correctly, in {classes} classes, and "
                          f"{len(y) - right} wrongly; 'contrast' needs correct instances of three classes (of two, if there are only two), 'error' a misclassified "
                          "instance besides correct ones of its class" + (" and of a third" if direction == "denoising" else ", two of them" if direction == "noising" else ""))
-    return _pack(rows, design, direction, y, candidates, dropped, rng)
+    return _pack(rows, design, direction, y, predicted, dropped, rng)
 
 # %% ../nbs/15_pairs.ipynb #e403b2a9
 def published_pairs(
@@ -140,6 +144,6 @@ def published_pairs(
         clean = right[p[right, c].argmax()]
         for error in np.sort(wrong[np.argsort(p[wrong, c], kind="stable")[:per_class]]):
             rows.append([*((error, clean) if direction == "denoising" else (clean, error)), -1, c, predicted[error], -1])
-    pairs = _pack(rows, "error", direction, y, np.flatnonzero(predicted != y), {}, np.random.default_rng(0))
+    pairs = _pack(rows, "error", direction, y, predicted, {}, np.random.default_rng(0))
     pairs.table["cluster"] = pairs.table.label
     return pairs

@@ -104,8 +104,15 @@ def _ratio(w, A, B):
     "Ratio of weighted sums and its standard error, for weights (R, G), A (G, U), B (G, U) or (G, 1)."
     G, total = w.sum(1, keepdims=True), w @ B
     theta = (w @ A)/total
-    residual = w @ A**2 - 2*theta*(w @ (A*B)) + theta**2*(w @ B**2)
-    return theta, np.sqrt(np.maximum(residual, 0)*G/(G - 1))/np.abs(total)
+    squares = w @ A**2
+    residual = squares - 2*theta*(w @ (A*B)) + theta**2*(w @ B**2)
+    residual = np.where(residual > 1e-12*squares, residual, 0)  # what is left of a column that does not vary is rounding
+    return theta, np.sqrt(residual*G/(G - 1))/np.abs(total)
+
+def _studentised(shift, spread):
+    "shift / spread; infinite where only the spread is zero, zero where both are."
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(spread > 0, shift/spread, np.where(shift == 0, 0, np.sign(shift)*np.inf))
 
 # %% ../nbs/30_statistics.ipynb #978e9c0a
 def bootstrap(
@@ -120,16 +127,17 @@ def bootstrap(
     if not 0 < level < 1: raise ValueError(f"level is {level}; it must lie between 0 and 1")
     A, size = _check_table(x, cluster)
     B = size[:, None] if gap is None else _check_table(np.asarray(gap, dtype=float)[:, None], cluster)[0]
-    theta, se = (v[0] for v in _ratio(np.ones((1, len(A))), A, B))
-    A = A - theta*B  # the same residuals, about zero: no digits lost when the mean is large
-    t = []
-    for w in _weights(len(A), n_boot, np.random.default_rng(seed)):
-        shift, spread = _ratio(w, A, B)
-        with np.errstate(divide="ignore", invalid="ignore"): t.append(np.where(se > 0, np.nan_to_num(shift/spread, nan=0), 0))
-    t = np.concatenate(t)
+    largest = np.abs(A).max(0)
+    theta = (A.sum(0)/B.sum(0))
+    A = A - theta*B  # residuals: no digits lost when the mean is large
+    A = np.where(np.abs(A).max(0) > 1e-12*largest, A, 0)  # a column that does not vary but for rounding
+    se = _ratio(np.ones((1, len(A))), A, B)[1][0]
+    t = np.concatenate([_studentised(*_ratio(w, A, B)) for w in _weights(len(A), n_boot, np.random.default_rng(seed))])
     low, high = np.quantile(t, [(1 - level)/2, (1 + level)/2], axis=0, method="inverted_cdf")
-    band = np.quantile(np.abs(t).max(1), level, method="inverted_cdf")
-    return dict(estimate=theta, se=se, lo=theta - high*se, hi=theta - low*se, band_lo=theta - band*se, band_hi=theta + band*se)
+    usable = np.isfinite(np.quantile(np.abs(t), level, axis=0, method="inverted_cdf"))  # a column that is nearly always constant has no band
+    band = np.where(usable, np.quantile(np.abs(t[:, usable]).max(1), level, method="inverted_cdf") if usable.any() else np.inf, np.inf)
+    with np.errstate(invalid="ignore"): lo, hi, wide = (np.where(se > 0, v*se, 0) for v in (high, low, band))
+    return dict(estimate=theta, se=se, lo=theta - lo, hi=theta - hi, band_lo=theta - np.maximum(wide, lo), band_hi=theta + np.maximum(wide, -hi))
 
 # %% ../nbs/30_statistics.ipynb #8b38f525
 def hedges_j(
@@ -161,7 +169,7 @@ def d_z(
     n, (d, se) = len(x), (v[0] for v in _d(np.ones((1, len(x))), x))
     with np.errstate(divide="ignore", invalid="ignore"):
         pairs = (_d(w, x) for w in _weights(n, n_boot, np.random.default_rng(seed)))
-        t = np.concatenate([np.nan_to_num((ds - d)/s, nan=0) for ds, s in pairs])
+        t = np.concatenate([np.where(np.isfinite(ds), (ds - d)/s, np.sign(d)*np.inf) for ds, s in pairs])
     low, high = np.quantile(t, [(1 - level)/2, (1 + level)/2], axis=0, method="inverted_cdf")
     return dict(d=hedges_j(n - 1)*d, lo=d - high*se, hi=d - low*se)
 
@@ -218,10 +226,11 @@ def infer(
     seed: int = 0, # of both
 ) -> pd.DataFrame: # one row per column of x: estimates, intervals, p-values, effect sizes, verdict; see the text for the columns
     "Test, interval, effect size and verdict for every head of a family."
-    if not 0 < alpha < 1: raise ValueError(f"alpha is {alpha}; it must lie between 0 and 1")
+    if not 0 < alpha < .5: raise ValueError(f"alpha is {alpha}; it must lie between 0 and 0.5")
+    if 1/(n_flips + 1) > alpha: raise ValueError(f"{n_flips} sign patterns cannot give a p-value of {alpha}; raise n_flips to {int(np.ceil(1/alpha))} or more")
     x, gap = np.asarray(x, dtype=float), np.asarray(gap, dtype=float)
     G, boot = len(_check_table(x, cluster)[0]), dict(n_boot=n_boot, seed=seed)
-    testable, clustered = smallest_p(G, n_flips) <= alpha, G < len(x)
+    testable, clustered = 2/2**G <= alpha, G < len(x)
     t, p, p_max = sign_flip(x, cluster, n_flips, seed)
     mean, recovery = (bootstrap(x, g, cluster, level=1 - alpha, **boot) for g in (None, gap))
     size = d_z(x, 1 - alpha, **boot)
@@ -230,7 +239,7 @@ def infer(
                               t=t, p=p, q=adjust(p), p_max_t=p_max, p_holm=adjust(p, "holm"), p_bonferroni=adjust(p, "bonferroni"), q_by=adjust(p, "by"),
                               d_z=size["d"], d_z_lo=size["lo"], d_z_hi=size["hi"], rank_biserial=rank_biserial(x), share_positive=(x > 0).mean(0),
                               recovery=recovery["estimate"], recovery_lo=recovery["lo"], recovery_hi=recovery["hi"]))
-    if clustered: table[["d_z_lo", "d_z_hi"]] = np.nan  # these treat pairs as independent
+    if clustered or G < 20: table[["d_z_lo", "d_z_hi"]] = np.nan  # these treat pairs as independent, and need moments that few units do not give
     if bootstrap(gap[:, None], cluster=cluster, level=1 - alpha, **boot)["lo"][0] <= 0: table[["recovery", "recovery_lo", "recovery_hi"]], small = np.nan, False & small
-    if not testable: table.loc[:, "se":"q_by"] = np.nan; table[["d_z_lo", "d_z_hi", "recovery_lo", "recovery_hi"]] = np.nan
+    if not testable: table[[c for c in table if c.startswith(("q", "p")) or c.endswith(("_lo", "_hi")) or c in ("lo", "hi", "se", "t")]] = np.nan
     return table.assign(small=small & testable, verdict=verdict(table["mean"], table["q"], small, alpha))

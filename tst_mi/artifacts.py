@@ -8,6 +8,7 @@ __all__ = ['whole_file', 'to_plain', 'check_folder', 'publish', 'sha256', 'versi
 # %% ../nbs/05_artifacts.ipynb #5762cceb
 import hashlib, json, os, platform, secrets, tempfile
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -88,10 +89,12 @@ def versions(
     packages: tuple = ("tst_mi", "torch", "numpy", "scipy", "pandas", "statsmodels", "aeon"), # distribution names
 ) -> dict: # name -> version, Python and machine included; a package that is not installed is None
     "What computed these numbers."
-    def find(name):
-        try: return version(name)
-        except PackageNotFoundError: return None
-    return {"python": platform.python_version(), "machine": platform.machine(), **{p: find(p) for p in packages}}
+    return {"python": platform.python_version(), "machine": platform.machine(), **{p: _version(p) for p in packages}}
+
+@cache
+def _version(name):
+    try: return version(name)
+    except PackageNotFoundError: return None
 
 # %% ../nbs/05_artifacts.ipynb #830cb62c
 def cache_dir(

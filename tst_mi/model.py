@@ -69,7 +69,7 @@ class Block(nn.Module):
     ):
         super().__init__()
         if activation not in ("relu", "gelu"): raise ValueError(f"activation is {activation!r}; it must be 'relu' or 'gelu'")
-        self.attn, self.norm_first, self.activation = Attention(d_model, n_heads), norm_first, getattr(F, activation)
+        self.attn, self.norm_first, self.activation, self.act = Attention(d_model, n_heads), norm_first, activation, getattr(F, activation)
         self.linear1, self.linear2 = nn.Linear(d_model, d_ff), nn.Linear(d_ff, d_model)
         self.norm1, self.norm2 = nn.LayerNorm(d_model), nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
@@ -79,7 +79,7 @@ class Block(nn.Module):
         "The stream after attention, given the layer's input and its attention's output; leading axes are free."
         h = x + self.dropout(attention)
         return h if self.norm_first else self.norm1(h)
-    def mlp(self, h): return self.linear2(self.dropout(self.activation(self.linear1(self.norm2(h) if self.norm_first else h))))
+    def mlp(self, h): return self.linear2(self.dropout(self.act(self.linear1(self.norm2(h) if self.norm_first else h))))
     def finish(self, h, mlp):
         "The layer's output, given the stream after attention and what the feed-forward part adds."
         out = h + self.dropout(mlp)

@@ -11,7 +11,7 @@ from readme import ROOT
 from tst_mi.data import load_dataset
 from tst_mi.model import train_checkpoint
 
-QUICK = dict(max_pairs=20, n_boot=200)
+QUICK = dict(max_pairs=20, n_boot=200, matchings=2, placebo_runs=4)
 
 
 def run(tmp_path, **parameters):

@@ -33,7 +33,7 @@ def test_report_has_its_parameters_cell():
     tagged = [c for c in cells(ROOT/"nbs"/"99_report.ipynb") if "parameters" in c["metadata"].get("tags", [])]
     assert len(tagged) == 1
     names = re.findall(r"^(\w+) = ", "".join(tagged[0]["source"]), flags=re.M)
-    assert names == "dataset seed design max_pairs n_boot alpha out_dir data_dir checkpoint".split()
+    assert names == "dataset seed design max_pairs n_boot alpha matchings placebo_runs out_dir data_dir checkpoint".split()
 
 
 def test_quarto_settings_resolve_and_list_every_page():

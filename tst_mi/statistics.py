@@ -63,18 +63,19 @@ def sign_flip(
     cluster: np.ndarray | None = None, # (P,) cluster of each pair; None: all pairs are independent
     n_flips: int = 10_000, # sampled patterns when there are more than 14 units
     seed: int = 0, # of the sampled patterns
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # t-statistics (U,), two-sided p (U,), step-down max-T p (U,)
+    alternative: str = "two-sided", # or 'greater': only large positive statistics count
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # t-statistics (U,), p (U,), step-down max-T p (U,)
     "Studentised sign-flip test of every column, with one flip for all columns of a unit."
     sums, _ = _check_table(x, cluster)
     (G, U), scale = sums.shape, np.sqrt((sums**2).sum(0))
     unit_sums = np.divide(sums, scale*np.sqrt(G), out=np.zeros_like(sums), where=scale > 0)  # each column now sums to T / sqrt(G)
     observed = unit_sums.sum(0)
-    signs = sign_patterns(G, n_flips, seed)
-    flipped = np.concatenate([np.abs(block.astype(float) @ unit_sums) for block in np.array_split(signs, -(-len(signs)//1000))])
-    least = np.abs(observed) - 1e-9  # patterns that tie but for rounding count as ties
+    signs, size = sign_patterns(G, n_flips, seed), np.abs if alternative == "two-sided" else np.asarray
+    flipped = np.concatenate([size(block.astype(float) @ unit_sums) for block in np.array_split(signs, -(-len(signs)//1000))])
+    least = size(observed) - 1e-9  # patterns that tie but for rounding count as ties
     extra = 0 if G <= EXACT_LIMIT else 1  # sampled: the observed pattern counts as one of the sample
     p = ((flipped >= least).sum(0) + extra)/(len(signs) + extra)
-    order = np.argsort(-np.abs(observed), kind="stable")
+    order = np.argsort(-size(observed), kind="stable")
     top = np.maximum.accumulate(flipped[:, order[::-1]], axis=1)[:, ::-1]  # largest among this head and all weaker ones
     p_max = np.empty(U)
     p_max[order] = np.maximum.accumulate(((top >= least[order]).sum(0) + extra)/(len(signs) + extra))
@@ -232,11 +233,12 @@ def infer(
     G, boot = len(_check_table(x, cluster)[0]), dict(n_boot=n_boot, seed=seed)
     testable, clustered = 2/2**G <= alpha, G < len(x)
     t, p, p_max = sign_flip(x, cluster, n_flips, seed)
+    p_greater = sign_flip(x, cluster, n_flips, seed, "greater")[1]
     mean, recovery = (bootstrap(x, g, cluster, level=1 - alpha, **boot) for g in (None, gap))
     size = d_z(x, 1 - alpha, **boot)
     small = equivalent(x, gap, delta, cluster, alpha, **boot)
     table = pd.DataFrame(dict(n=len(x), units=G, mean=mean["estimate"], se=mean["se"], lo=mean["lo"], hi=mean["hi"], band_lo=mean["band_lo"], band_hi=mean["band_hi"],
-                              t=t, p=p, q=adjust(p), p_max_t=p_max, p_holm=adjust(p, "holm"), p_bonferroni=adjust(p, "bonferroni"), q_by=adjust(p, "by"),
+                              t=t, p=p, p_greater=p_greater, q=adjust(p), p_max_t=p_max, p_holm=adjust(p, "holm"), p_bonferroni=adjust(p, "bonferroni"), q_by=adjust(p, "by"),
                               d_z=size["d"], d_z_lo=size["lo"], d_z_hi=size["hi"], rank_biserial=rank_biserial(x), share_positive=(x > 0).mean(0),
                               recovery=recovery["estimate"], recovery_lo=recovery["lo"], recovery_hi=recovery["hi"]))
     if clustered or G < 20: table[["d_z_lo", "d_z_hi"]] = np.nan  # these treat pairs as independent, and need moments that few units do not give

@@ -89,6 +89,7 @@ def effect(
 ) -> Effect: # positive = the patch moves the output as it should
     "E: how far a patch moves the metric."
     if metric not in METRICS: raise ValueError(f"metric is {metric!r}; it must be one of {list(METRICS)}")
+    if direction not in ("contrast", "denoising", "noising"): raise ValueError(f"direction is {direction!r}; it must be 'contrast', 'denoising' or 'noising'")
     if donor not in sweep.patched: raise ValueError(f"donor is {donor!r}; the sweep has {list(sweep.patched)}")
     falls = metric in DIVERGENCES or (metric == "cross_entropy") != (direction == "noising")
     m = lambda logits: (-1 if falls else 1)*_measure(metric, logits, sweep.pairs, sweep.donors[donor])

@@ -170,23 +170,27 @@ def blocks_from_stock(
         attn, act = layer.self_attn, {F.relu: "relu", F.gelu: "gelu"}.get(layer.activation, type(layer.activation).__name__.lower())
         if not attn.batch_first or attn.in_proj_bias is None or not attn._qkv_same_embed_dim:
             raise ValueError("the encoder's layers must be built with batch_first=True, bias=True and one embedding width; use the generic path for others")
-        block = Block(attn.embed_dim, attn.num_heads, layer.linear1.out_features, layer.dropout.p, layer.norm_first, act)
+        if getattr(layer.activation, "approximate", "none") != "none": raise ValueError("the encoder uses the tanh approximation of GELU, which `Block` does not have")
+        block = Block(attn.embed_dim, attn.num_heads, layer.linear1.out_features, layer.dropout.p, layer.norm_first, act).to(attn.in_proj_weight)
         state = convert_state({f"transformer_encoder.layers.0.{k}": v for k, v in layer.state_dict().items()})
         block.load_state_dict({k.removeprefix("blocks.0."): v for k, v in state.items()})
         block.norm1.eps, block.norm2.eps = layer.norm1.eps, layer.norm2.eps
         blocks.append(block)
-    return blocks.train(encoder.training).to(next(encoder.parameters()))
+    return blocks.train(encoder.training)
 
 def blocks_to_stock(
     blocks: nn.ModuleList, # of `Block`
 ) -> nn.TransformerEncoder: # without a final norm, with copies of the weights
     "Blocks as PyTorch's encoder layers."
-    b = blocks[0]
-    layer = nn.TransformerEncoderLayer(b.attn.out_proj.out_features, b.attn.n_heads, b.linear1.out_features, b.dropout.p, b.activation, b.norm1.eps, True, b.norm_first)
-    encoder = nn.TransformerEncoder(layer, len(blocks), enable_nested_tensor=False)
+    def stock(b):
+        layer = nn.TransformerEncoderLayer(b.attn.out_proj.out_features, b.attn.n_heads, b.linear1.out_features, b.dropout.p, b.activation, b.norm1.eps, True, b.norm_first)
+        layer.norm2.eps = b.norm2.eps
+        return layer.to(b.attn.out_proj.weight)
+    encoder = nn.TransformerEncoder(stock(blocks[0]), len(blocks), enable_nested_tensor=False)
+    encoder.layers = nn.ModuleList(map(stock, blocks))
     state = convert_state({f"blocks.{k}": v for k, v in blocks.state_dict().items()}, to_stock=True)
     encoder.load_state_dict({k.removeprefix("transformer_encoder."): v for k, v in state.items()})
-    return encoder.train(blocks.training).to(next(blocks.parameters()))
+    return encoder.train(blocks.training)
 
 # %% ../nbs/10_model.ipynb #54710c91
 class EncoderClassifier(nn.Module):
@@ -194,16 +198,17 @@ class EncoderClassifier(nn.Module):
     def __init__(self,
         embed: nn.Module, # series (B, T, C) to stream (B, T', D)
         encoder: nn.TransformerEncoder, # copied; see `blocks_from_stock`
-        readout: nn.Module, # last stream (B, T', D) to logits (B, K)
+        readout: nn.Module, # last stream (B, T', D), and the mask if there is one, to logits (B, K)
     ):
         super().__init__()
         self.embed, self.blocks, self.final_norm, self.head = embed, blocks_from_stock(encoder), copy.deepcopy(encoder.norm) or nn.Identity(), readout
-        self.train(encoder.training)
-    def readout(self, x_BTD, mask_BT=None): return self.head(self.final_norm(x_BTD))
+    def readout(self, x_BTD, mask_BT=None):
+        x = self.final_norm(x_BTD)
+        return self.head(x) if mask_BT is None else self.head(x, mask_BT)
     def forward(self, x_BTC, mask_BT=None):
         x = self.embed(x_BTC)
         for block in self.blocks: x = block(x, mask_BT)
-        return self.readout(x)
+        return self.readout(x, mask_BT)
 
 # %% ../nbs/10_model.ipynb #c6d4bac5
 def load_published(
@@ -227,7 +232,7 @@ def predict(
     batch_size: int = 256, # rows per forward pass
 ) -> np.ndarray: # (N, K) logits, float32
     "Logits of many series, in batches, on the model's own device."
-    if model.training: raise ValueError("the model is in training mode, where dropout makes its output random; call model.eval() first")
+    if any(m.training for m in model.modules()): raise ValueError("the model, or a part of it, is in training mode, where dropout makes its output random; call model.eval() first")
     p = next(model.parameters())
     return np.concatenate([model(torch.as_tensor(X[i:i + batch_size]).to(p)).cpu().numpy() for i in range(0, len(X), batch_size)])
 

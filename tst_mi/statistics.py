@@ -99,7 +99,9 @@ def adjust(
 def _weights(n_units, n_boot, rng, block=1000):
     "Blocks of resampling weights: how often each unit is drawn, (block, n_units)."
     for i in range(0, n_boot, block):
-        yield rng.multinomial(n_units, np.full(n_units, 1/n_units), size=min(block, n_boot - i)).astype(float)
+        rows = min(block, n_boot - i)
+        drawn = rng.integers(0, n_units, (rows, n_units)) + n_units*np.arange(rows)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=rows*n_units).reshape(rows, n_units).astype(float)
 
 def _ratio(w, A, B):
     "Ratio of weighted sums and its standard error, for weights (R, G), A (G, U), B (G, U) or (G, 1)."

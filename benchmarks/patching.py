@@ -159,8 +159,12 @@ def where_time_goes(repeats: int) -> pd.DataFrame:
     leaving = patching._leaving("head", model.blocks[0], base[0], donor[0])
     stream = patching._attend_one(block, base[1], leaving[:, :, at], None, at)
     rows = stream.flatten(0, 2)
+    qkv = block.attn.qkv(block.attention_input(base[1].x))
+    own = tuple(w.unflatten(2, (H, len(at))) for w in block.attn.qkv(block.attention_input(leaving[:, :, at]).flatten(1, 2)))
     pieces = {"patched layer, its own token (per position)": (lambda: patching._leaving("head", block, base[0], donor[0]), H*T),
               "next layer, one token changed: all": (lambda: patching._attend_one(block, base[1], leaving[:, :, at], None, at), len(rows)),
+              "next layer: attention without each position": (lambda: patching._without_each(*qkv, None, at), len(rows)),
+              "next layer: the changed token's q, k, v and own attention": (lambda: (block.attn.qkv(leaving[:, :, at].flatten(1, 2)), patching._own_attention(*own, *qkv[1:], None, at)), len(rows)),
               "next layer: output projection": (lambda: block.attn.out_proj(rows), len(rows)),
               "next layer: feed-forward part": (lambda: block.mlp(rows), len(rows)),
               "next layer: two normalisations": (lambda: block.finish(rows, rows) if block.norm_first else (block.norm1(rows), block.norm2(rows)), len(rows)),

@@ -152,6 +152,7 @@ def rates(repeats: int, device: str) -> pd.DataFrame:
 def where_time_goes(repeats: int) -> pd.DataFrame:
     "Microseconds per patched pass of the pieces of a head x position sweep, on the middle layer's shapes; CPU."
     torch.manual_seed(0)
+    torch.zeros(7*2**20)  # once freed, the C library keeps memory of this size instead of asking the system anew, as it does during a sweep
     model, H, T = TimeSeriesTransformer(CONFIG).eval(), CONFIG.n_heads, CONFIG.length
     layers, last, _ = patching._trace(model, torch.randn(2, T, CONFIG.n_channels), None)
     base, donor = ([patching.Trace(*(v[i:i + 1] for v in layer)) for layer in layers] for i in (0, 1))

@@ -157,7 +157,7 @@ class _Base(NamedTuple):
     def one_token(self, layer, tokens_PVTD):
         "Replace token t of the stream entering `layer` (L: the readout), for every t asked for: logits (P, V, positions, K)."
         P, V = tokens_PVTD.shape[:2]
-        parts = self.positions.split(max(1, self.rows//(P*V)))
+        parts = self.positions.tensor_split(-(-len(self.positions)//max(1, self.rows//(P*V))))  # of equal size, or nearly
         return torch.cat([self._some(layer, tokens_PVTD[:, :, part], part) for part in parts], 2)
     def _some(self, layer, tokens, positions):
         if layer < len(self.layers): stream = _attend_one(self.model.blocks[layer], self.layers[layer], tokens, self.mask, positions)

@@ -339,7 +339,7 @@ def _chunk_logits(model, X, mask, rows, site, donors, layers, positions, chosen,
     tokens = None if mask is None else _token_mask(model, torch.as_tensor(mask[unique]).to(p.device))
     traces, last, logits = _trace(model, torch.as_tensor(X[unique]).to(p), tokens)
     if not torch.isfinite(logits).all(): raise ValueError("the model's own logits hold NaN or infinite values for some instances; check its weights")
-    needs, (_, T, D), budget = NEEDS[site.removesuffix("_pos")], last.shape, _rows_at_a_time(model, *last.shape[1:], last.device)
+    needs, budget = NEEDS[site.removesuffix("_pos")], _rows_at_a_time(model, *last.shape[1:], last.device)
     few, parts = max(1, budget//_variants(site, len(positions), model.blocks[0].attn.n_heads, 1 if chosen is None else len(chosen))), []
     for group in np.array_split(where, -(-len(where)//few)):
         take = torch.as_tensor(group, device=last.device)
@@ -711,7 +711,7 @@ def sweep(
     X, mask, reference = _native(X), None if mask is None else np.asarray(mask), _reference(reference, len(X))
     donors, p = (donors,) if isinstance(donors, str) else tuple(donors), next(model.parameters())
     rows = _check_inputs(model, X, pairs, site, donors, mask, sets, layers, path)
-    fast, chunk = path == "fast" or path == "auto" and has_fast_path(model), chunk or _pairs_at_a_time(model, X, p)
+    fast, chunk = path == "fast" or path == "auto" and has_fast_path(model), _pairs_at_a_time(model, X, p) if chunk is None else chunk
     few = _few(model, X, mask, rows, p, call or _call)
     one_chunk, coords = (_fast if fast else lambda *a: _generic(*a, heads, call or _call))(model, X, mask, site, donors, sets, layers, positions, reference, few)
     info = _fingerprint(model, X, pairs, mask, reference, few[2], site=site, donors=donors, sets=sets, layers=coords.get("layer"), positions=positions, chunk=chunk,

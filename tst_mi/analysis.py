@@ -61,7 +61,7 @@ def judge(
     swept: Sweep, # logits of all patches
     pairs: Pairs, # the triples that were patched
     settings: Settings, # alpha, resamples, seed
-) -> tuple[pd.DataFrame, pd.DataFrame]: # one row per layer and head; one row per triple, layer and head
+) -> dict: # tables: heads (one row per layer and head), pairs (per triple, with gaps), effects (per triple, layer and head)
     "Effects, tests, intervals and verdicts of one direction."
     table, d = pairs.table, pairs.direction
     q, n = primary(swept, d), negative_control(swept, d)
@@ -80,7 +80,7 @@ def judge(
     rows = np.repeat(np.arange(P), L*V)
     effects = pd.DataFrame({"pair": table.pair.to_numpy()[rows], "layer": np.tile(layer, P), "head": np.tile(head, P),
                             q.name: q.values.ravel(), "E_source": source.values.ravel(), "E_control": control.values.ravel(), "N": n.values.ravel()})
-    return heads, effects
+    return dict(heads=heads, pairs=table.assign(gap=q.gap, source_gap=source.gap), effects=effects)
 
 # %% ../nbs/35_analysis.ipynb #7a685b52
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Analysis:
     heads: pd.DataFrame # one row per layer and head: see `infer` for the columns
     pairs: pd.DataFrame # one row per triple: instances, classes, cluster, logit differences, gap
     effects: pd.DataFrame # one row per triple, layer and head: Dx or D, E of both donors, N
-    composition: pd.DataFrame # one row per class: available, and used in each role
+    composition: pd.DataFrame # one row per class: classified correctly, wrongly, and used in each role
     dropped: pd.DataFrame # reason, count
     settings: Settings # what was asked
     facts: dict # direction -> n, units, effective_n, smallest_p, fewest_discoveries, specific, mean_gap
@@ -107,21 +107,21 @@ def analyse(
     y: np.ndarray, # (N,) true class indices
     settings: Settings = Settings(), # design, sizes, seed, alpha
     progress: bool = False, # show bars
+    logits: np.ndarray | None = None, # (N, K) the model's outputs for X, if they are known
 ) -> Analysis: # raises `ValueError` on bad input or if no pair can be formed
     "Patch every head and say which of them carry the class."
     y, parts, facts = np.asarray(y), [], {}
     if len(X) != len(y): raise ValueError(f"X has {len(X)} instances and y {len(y)} labels; they must match")
-    logits = predict(model, X)
+    logits = predict(model, X) if logits is None else logits
     matched = {d: make_pairs(y, logits, settings.design, d, settings.max_pairs, settings.seed, settings.selection) for d in DIRECTIONS[settings.design]}
     few = {d: len(p) for d, p in matched.items() if len(p) < 2}
     if few: raise ValueError(f"design {settings.design!r} gives one usable triple ({', '.join(few)}); at least two are needed to judge variation, and six to test: use another design or more data")
     for direction, pairs in matched.items():
         swept = sweep(model, X, pairs.table, progress=progress)
-        heads, effects = judge(swept, pairs, settings)
-        q, e = primary(swept, direction), effect(swept, direction)
-        facts[direction] = _facts(pairs, q.gap, len(heads), settings)
+        tables = judge(swept, pairs, settings)
+        facts[direction] = _facts(pairs, tables["pairs"].gap, len(tables["heads"]), settings)
         dropped = pd.DataFrame({"reason": pairs.dropped.keys(), "count": pairs.dropped.values()})
-        parts.append(dict(heads=heads, pairs=pairs.table.assign(gap=q.gap, source_gap=e.gap), effects=effects, composition=pairs.composition, dropped=dropped))
+        parts.append({**tables, "composition": pairs.composition, "dropped": dropped})
     stack = lambda name: pd.concat({d: part[name] for d, part in zip(matched, parts)}, names=["direction"]).reset_index(0).reset_index(drop=True)
     return Analysis(**{name: stack(name) for name in parts[0]}, settings=settings, facts=facts)
 
@@ -182,9 +182,9 @@ def recurrence(
     progress: bool = False, # show a bar
 ) -> np.ndarray: # for each row of analysis.heads, the share of matchings with the same verdict
     "How often each verdict recurs when instances are matched anew."
-    same, s = np.zeros(len(analysis.heads)), analysis.settings
+    same, s, logits = np.zeros(len(analysis.heads)), analysis.settings, predict(model, X)
     for i in tqdm(range(matchings), desc="matchings", disable=not progress, leave=False):
-        again = analyse(model, X, y, replace(s, seed=s.seed + 1000 + i, n_boot=min(s.n_boot, 1000)))
+        again = analyse(model, X, y, replace(s, seed=s.seed + 1000 + i, n_boot=min(s.n_boot, 1000)), logits=logits)
         same += (again.heads.verdict == analysis.heads.verdict).to_numpy()
     return same/matchings
 
@@ -211,8 +211,8 @@ def calibrate(
     logits, found, sizes = predict(model, X), [], []
     for i in tqdm(range(replicates), desc="calibrating", disable=not progress, leave=False):
         pairs = placebo_pairs(y, logits, settings.max_pairs, settings.seed + i)
-        q = donor_contrast(sweep(model, X, pairs.table), "contrast").values.reshape(len(pairs), -1)
         if len(pairs) < 6: raise ValueError(f"only {len(pairs)} placebo triples can be formed; six are needed to test anything")
+        q = donor_contrast(sweep(model, X, pairs.table), "contrast").values.reshape(len(pairs), -1)
         _, p, p_max = sign_flip(q, n_flips=settings.n_flips, seed=settings.seed + i)
         found.append(((adjust(p) <= settings.alpha).any(), (p_max <= settings.alpha).any())); sizes.append(len(pairs))
     rates = np.mean(found, 0)

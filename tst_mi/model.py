@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['POOLINGS', 'SHIPPED', 'Attention', 'Block', 'ModelConfig', 'TimeSeriesTransformer', 'convert_state',
-           'blocks_from_stock', 'blocks_to_stock', 'EncoderClassifier', 'load_published', 'predict', 'split_validation',
-           'fit', 'save_checkpoint', 'load_checkpoint', 'train_checkpoint', 'check_fits', 'model_for']
+           'blocks_from_stock', 'blocks_to_stock', 'EncoderClassifier', 'load_published', 'require_eval', 'predict',
+           'split_validation', 'fit', 'save_checkpoint', 'load_checkpoint', 'train_checkpoint', 'check_fits',
+           'model_for']
 
 # %% ../nbs/10_model.ipynb #13078460
 import copy, json
@@ -225,6 +226,12 @@ def load_published(
     return model.eval()
 
 # %% ../nbs/10_model.ipynb #5a3a2515
+def require_eval(
+    model: nn.Module, # to check, with all its parts
+) -> None: # raises `ValueError` if any part is in training mode
+    "Refuse a model in training mode."
+    if any(m.training for m in model.modules()): raise ValueError("the model, or a part of it, is in training mode, where dropout makes its output random; call model.eval() first")
+
 @torch.no_grad()
 def predict(
     model: nn.Module, # a classifier of series (B, T, C); must be in eval mode
@@ -232,7 +239,7 @@ def predict(
     batch_size: int = 256, # rows per forward pass
 ) -> np.ndarray: # (N, K) logits, float32
     "Logits of many series, in batches, on the model's own device."
-    if any(m.training for m in model.modules()): raise ValueError("the model, or a part of it, is in training mode, where dropout makes its output random; call model.eval() first")
+    require_eval(model)
     p = next(model.parameters())
     return np.concatenate([model(torch.as_tensor(X[i:i + batch_size]).to(p)).cpu().numpy() for i in range(0, len(X), batch_size)])
 

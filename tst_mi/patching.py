@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from .artifacts import fingerprint, to_plain, versions, whole_file
-from .model import TimeSeriesTransformer
+from .model import TimeSeriesTransformer, require_eval
 
 # %% ../nbs/20_patching.ipynb #27b0df35
 SITES = {"head": ("layer", "head"), "head_pos": ("layer", "head", "position"), "layer": ("layer",), "layer_pos": ("layer", "position"),
@@ -170,10 +170,10 @@ class _Base(NamedTuple):
         return self.rest(layer, stream.flatten(1, 2)).unflatten(1, tokens.shape[1:3])
     def patch(self, site, layer, donor):
         "Logits of one site in one layer, (P, *variants, K), for a donor's traces."
-        kind, _, position = site.partition("_pos")
+        kind, one, _ = site.partition("_pos")
         enters = kind == "residual"
         stream = donor[layer].x[:, None] if enters else _leaving(kind, self.model.blocks[layer], self.layers[layer], donor[layer])
-        logits = self.one_token(layer + (not enters), stream) if site.endswith("_pos") else self.rest(layer - enters, stream)
+        logits = self.one_token(layer + (not enters), stream) if one else self.rest(layer - enters, stream)
         return logits if kind in ("head", "projection_slice") else logits[:, 0]
 
 # %% ../nbs/20_patching.ipynb #a1b456d7
@@ -273,7 +273,7 @@ def _check_inputs(model, X, pairs, site, donors, mask, sets=None, layers=None, p
     if path not in ("auto", "fast", "generic"): raise ValueError(f"path is {path!r}; it must be 'auto', 'fast' or 'generic'")
     if (site == "set") != (sets is not None): raise ValueError("site 'set' and the argument sets go together; give both or neither")
     if site == "set" and layers is not None: raise ValueError("site 'set' names its layers itself; leave layers out")
-    if any(m.training for m in model.modules()): raise ValueError("the model, or a part of it, is in training mode, where dropout makes its output random; call model.eval() first")
+    require_eval(model)
     if X.ndim != 3: raise ValueError(f"X has shape {X.shape}; it must be (instances, time steps, channels)")
     if mask is not None and (mask.shape != X.shape[:2] or mask.dtype != bool or not mask.any(1).all()):
         raise ValueError(f"mask has shape {mask.shape} and type {mask.dtype}; it must be {X.shape[:2]} and bool, with a real step in every instance")
@@ -338,7 +338,7 @@ def _chunk_logits(model, X, mask, rows, site, donors, layers, positions, chosen,
     where = where.reshape(rows.shape)
     tokens = None if mask is None else _token_mask(model, torch.as_tensor(mask[unique]).to(p.device))
     traces, last, logits = _trace(model, torch.as_tensor(X[unique]).to(p), tokens)
-    if not torch.isfinite(logits).all(): raise ValueError("the model's own logits hold NaN or infinite values for some instances; check its weights")
+    _check_finite(logits)
     needs, budget = NEEDS[site.removesuffix("_pos")], _rows_at_a_time(model, *last.shape[1:], last.device)
     few, parts = max(1, budget//_variants(site, len(positions), model.blocks[0].attn.n_heads, 1 if chosen is None else len(chosen))), []
     for group in np.array_split(where, -(-len(where)//few)):
@@ -356,6 +356,9 @@ def _chunk_logits(model, X, mask, rows, site, donors, layers, positions, chosen,
     for i, d in enumerate(donors):
         if d not in ABLATIONS: own[i] = logits[next(columns)]
     return [_numpy(t) for t in (logits[where[:, 0]], own, torch.cat(parts, 1))]
+
+def _check_finite(logits):
+    if not torch.isfinite(logits).all(): raise ValueError("the model's own logits hold NaN or infinite values for some instances; check its weights")
 
 def _numpy(t): return (t.float() if t.dtype in (torch.bfloat16, torch.float16) else t).cpu().numpy()
 
@@ -388,7 +391,7 @@ def transparent(
     modules = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)]
     odd = [n for n, m in modules if m.bias_k is not None or m.add_zero_attn]
     if odd: raise ValueError(f"{odd} use add_bias_kv or add_zero_attn, which the generic path does not reproduce")
-    if any(m.training for m in model.modules()): raise ValueError("the model, or a part of it, is in training mode, where dropout makes its output random; call model.eval() first")
+    require_eval(model)
     before = [m.__dict__.get("forward") for _, m in modules]
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
@@ -525,7 +528,7 @@ def _generic_chunk(g, X, mask, rows, site, donors, layers, positions, sets, mean
     kinds = [(l, "head" if site == "set" else site.removesuffix("_pos")) for l in layers]
     x, m = get(rows[:, 0])
     logits, shapes = g.capture(x, m, kinds)
-    if not torch.isfinite(logits).all(): raise ValueError("the model's own logits hold NaN or infinite values for some instances; check its weights")
+    _check_finite(logits)
     lengths = {g.found[l].name: v.shape[-2] for (l, _), v in shapes.items()}
     if site.endswith("_pos") and len(set(lengths.values())) > 1: raise ValueError(f"layers have different lengths, {lengths}; sweep those of one length at a time with layers=")
     if "head" in site and len({g.found[l].n_heads for l in layers}) > 1: raise ValueError(f"layers have different numbers of heads, {[g.found[l].n_heads for l in layers]}; sweep those of one number at a time with layers=")
@@ -684,7 +687,7 @@ def _few(model, X, mask, rows, p, call):
     x, m = torch.as_tensor(X[rows[:4]]).to(p), None if mask is None else torch.as_tensor(mask[rows[:4]]).to(p.device)
     logits = call(model, x, m)
     if not torch.is_tensor(logits): raise ValueError(f"the model returns {type(logits).__name__}, not logits; say how to run it with call=lambda model, x, mask: ...")
-    if not torch.isfinite(logits).all(): raise ValueError("the model's own logits hold NaN or infinite values for some instances; check its weights")
+    _check_finite(logits)
     return x, m, logits
 
 # %% ../nbs/20_patching.ipynb #152ebf2b

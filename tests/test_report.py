@@ -41,7 +41,7 @@ def test_the_dataset_parameter_changes_the_dataset(tmp_path, power_checkpoint):
 def test_results_are_whole_and_agree(tmp_path):
     text = run(tmp_path, design="error", seed=3)
     folder = tmp_path/"out"/"JapaneseVowels"
-    names = {"COLUMNS.txt", "heads.csv", "pairs.csv", "effects.csv", "summary.json", "forest.png", "forest.pdf", "head_importance.png", "head_importance.pdf"}
+    names = {"COLUMNS.txt", "heads.csv", "pairs.csv", "effects.csv", "power.csv", "variation.csv", "summary.json", "forest.png", "forest.pdf", "head_importance.png", "head_importance.pdf"}
     assert {p.name for p in folder.iterdir()} == names
     heads, pairs, summary = pd.read_csv(folder/"heads.csv"), pd.read_csv(folder/"pairs.csv"), json.loads((folder/"summary.json").read_text())
     assert len(heads) == 48 and heads[["mean", "lo", "hi", "q", "verdict"]].notna().to_numpy().all()

@@ -275,8 +275,8 @@ def _evaluate(model, X, y):
     logits = torch.cat([model(x) for x in X.split(256)])
     return F.cross_entropy(logits, y).item(), (logits.argmax(1) == y).float().mean().item()
 
-def _best_epoch(model, fit_part, val_part, optimiser, epochs, patience, batch_size, progress):
-    "Train, keep the weights of the epoch with the lowest validation loss, and return one record per epoch."
+def _best_epoch(model, fit_part, val_part, optimiser, epochs, patience, batch_size, criterion, progress):
+    "Train, keep the weights of the best epoch by the criterion, and return one record per epoch."
     history, best = [], (np.inf, 0, None)
     bar = tqdm(range(epochs), desc="training", disable=not progress, leave=False)
     for epoch in bar:
@@ -285,7 +285,8 @@ def _best_epoch(model, fit_part, val_part, optimiser, epochs, patience, batch_si
         if not np.isfinite(loss): raise ValueError(f"the validation loss is {loss} in epoch {epoch}; lower the learning rate or check the data")
         history.append(dict(epoch=epoch, validation_loss=loss, validation_accuracy=accuracy))
         bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}")
-        if loss < best[0]: best = loss, epoch, copy.deepcopy(model.state_dict())
+        score = loss if criterion == "loss" else -accuracy
+        if score < best[0]: best = score, epoch, copy.deepcopy(model.state_dict())
         elif patience is not None and epoch - best[1] >= patience: break
     model.load_state_dict(best[2])
     return history
@@ -297,7 +298,8 @@ def fit(
     n_classes: int, # outputs of the model
     seed: int = 0, # fixes weights, split, order and dropout
     epochs: int = 100, # at most
-    patience: int | None = None, # stop after this many epochs without a better validation loss; None never stops early
+    patience: int | None = None, # stop after this many epochs without a better one; None never stops early
+    criterion: str = "loss", # of the best epoch: validation 'loss' or 'accuracy'
     lr: float = 1e-3, # of RAdam
     weight_decay: float = 1e-4, # of RAdam
     batch_size: int = 32, # series per step
@@ -307,6 +309,7 @@ def fit(
     **shape, # further fields of `ModelConfig`, such as n_layers=2
 ) -> tuple[TimeSeriesTransformer, list[dict]]: # the best epoch's model in eval mode, and one record per epoch
     "Train a `TimeSeriesTransformer`; deterministic for a seed on one CPU."
+    if criterion not in ("loss", "accuracy"): raise ValueError(f"criterion is {criterion!r}; it must be 'loss' or 'accuracy'")
     fit_rows, val_rows = split_validation(y, share, seed)
     devices = [torch.device(device).index or 0] if "cuda" in str(device) else []
     with torch.random.fork_rng(devices):
@@ -315,7 +318,7 @@ def fit(
         optimiser = torch.optim.RAdam(model.parameters(), lr=lr, weight_decay=weight_decay)
         X, y = torch.as_tensor(X, device=device), torch.as_tensor(y, device=device)
         parts = ((X[rows], y[rows]) for rows in (fit_rows, val_rows))
-        history = _best_epoch(model, *parts, optimiser, epochs, patience, batch_size, progress)
+        history = _best_epoch(model, *parts, optimiser, epochs, patience, batch_size, criterion, progress)
     return model.eval(), history
 
 # %% ../nbs/10_model.ipynb #a7774ca3
@@ -357,7 +360,7 @@ def train_checkpoint(
 ) -> tuple[TimeSeriesTransformer, dict]: # the model, and its description
     "Train on a dataset and save the best epoch with its test accuracy."
     model, history = fit(data.X_train, data.y_train, len(data.classes), seed=seed, progress=progress, **settings)
-    best = min(history, key=lambda h: h["validation_loss"])
+    best = min(history, key=lambda h: -h["validation_accuracy"] if settings.get("criterion") == "accuracy" else h["validation_loss"])
     accuracy = float((predict(model, data.X_test).argmax(1) == data.y_test).mean())
     command = ", ".join([f"load_dataset({data.name!r}, length={data.settings['length']}, method={data.settings['method']!r}, "
                          f"standardise={data.settings['standardise']}, reindex={data.settings['reindex']})", f"path, seed={seed}",

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import statsmodels.formula.api as smf
 from scipy import stats
+from scipy.optimize import brentq
 from scipy.special import gammaln, ndtr, ndtri
 from statsmodels.stats.meta_analysis import combine_effects
 from statsmodels.stats.multitest import multipletests
@@ -562,9 +563,9 @@ def _simulated_p(units, size, shifts, n_flips, rng):
     return null, np.array([p(flipped + s*moved, units.sum(0) + s*size.sum()) for s in shifts])
 
 def _alone(null, p, alpha):
-    "Does Benjamini-Hochberg reject each head (U,) when it alone has its shifted p-value (..., U)?"
-    family = np.broadcast_to(null, (*p.shape, len(null))).copy()
-    family[..., np.arange(len(null)), np.arange(len(null))] = p
+    "Does Benjamini-Hochberg reject each head when it alone has its shifted p-value?"
+    family = np.tile(null, (len(null), 1))
+    np.fill_diagonal(family, p)
     family = np.sort(family, -1)
     line = alpha*np.arange(1, len(null) + 1)/len(null)
     return p <= np.where(family <= line, family, -1).max(-1)
@@ -592,10 +593,11 @@ def power(
     if shifts.shape[-1] != x.shape[1]: raise ValueError(f"effect has shape {effect.shape}; {x.shape[1]} columns need (..., {x.shape[1]})")
     for _ in range(replicates):
         rows = rng.integers(0, len(units), n_units or len(units))
-        found = found + _alone(*_simulated_p(units[rows], size[rows], shifts, n_flips, rng), alpha)
+        null, p = _simulated_p(units[rows], size[rows], shifts, n_flips, rng)
+        found = found + np.array([_alone(null, one, alpha) for one in p])
     return (found/replicates).reshape(effect.shape)
 
-# %% ../nbs/30_statistics.ipynb #39df4196
+# %% ../nbs/30_statistics.ipynb #23a61616
 def _crossing(grid, reached, target):
     "Where each column of `reached` (K, U) first gets to the target, between points of the grid (K,); infinite if nowhere."
     reached, u = np.maximum.accumulate(reached), np.arange(reached.shape[1])
@@ -605,13 +607,14 @@ def _crossing(grid, reached, target):
     share = np.clip((target - low)/np.maximum(high - low, 1e-9), 0, 1)
     return np.where(reached[-1] >= target, grid[before] + share*(grid[after] - grid[before]), np.inf)
 
-def _textbook(name, **known):
-    "What TTestPower solves for; where the answer is out of its reach, infinity or the least number of units."
-    known = {"alternative": "two-sided", **known}
-    if name == "nobs":
-        for n, answer in ((2, 2.), (1e7, np.inf)):
-            if (TTestPower().power(known["effect_size"], n, known["alpha"]) >= known["power"]) == (n == 2): return answer
-    return float(TTestPower().solve_power(**{name: None}, **known))
+def _textbook(alpha, target, nobs=None, effect_size=None):
+    "Effect size or number of units, whichever is not given, that gives a t-test its power; infinity beyond ten million units."
+    def lacks(v):  # one-sided at half of alpha: the other tail adds nothing, and scipy's noncentral t is NaN there
+        return target - TTestPower().power(*((v, nobs) if effect_size is None else (effect_size, v)), alpha/2, alternative="larger")
+    high = 2.
+    while lacks(high) > 0 and high < 1e7: high *= 2
+    low = 2. if effect_size is not None else 0.
+    return np.inf if lacks(high) > 0 else low if high == low else brentq(lacks, low, high)
 
 def detectable(
     x: np.ndarray, # (P, U) the tested quantity, one column per head
@@ -624,7 +627,7 @@ def detectable(
     _, size, se = _centred(np.asarray(x, dtype=float), cluster)
     grid = np.linspace(0, 12, 25)  # in standard errors
     steps = _crossing(grid, power(x, grid[:, None]*se, cluster, None, alpha, **simulation), target)
-    d = _textbook("effect_size", nobs=len(size), alpha=alpha/len(se), power=target)
+    d = _textbook(alpha/len(se), target, nobs=len(size))
     return pd.DataFrame(dict(mde=steps, mde_t=d*np.sqrt(len(size)))).mul(np.where(se > 0, se, np.nan), axis=0)
 
 # %% ../nbs/30_statistics.ipynb #c083aaea
@@ -639,10 +642,10 @@ def units_needed(
 ) -> pd.DataFrame: # one row per column: units, and units_t of the t-test; NaN where nothing varies
     "Units that detect a given mean of a head that is the only effective one."
     _, size, se = _centred(np.asarray(x, dtype=float), cluster)
-    grid, reached = np.unique(np.geomspace(6, most, 18).round()), []
+    grid, reached = np.unique(np.r_[6.:15, np.geomspace(15, max(most, 16), 16).round()]), []
     for n in grid:
         reached.append(power(x, np.full(len(se), float(effect)), cluster, int(n), alpha, **simulation))
         if (np.max(reached, 0)[se > 0] >= target).all(): break
     units = np.ceil(np.exp(_crossing(np.log(grid[:len(reached)]), np.array(reached), target)) - 1e-9)
-    textbook = [np.ceil(_textbook("nobs", effect_size=abs(effect)/(s*np.sqrt(len(size))), alpha=alpha/len(se), power=target)) if s > 0 else np.nan for s in se]
+    textbook = [np.ceil(_textbook(alpha/len(se), target, effect_size=abs(effect)/(s*np.sqrt(len(size))))) if s > 0 else np.nan for s in se]
     return pd.DataFrame(dict(units=np.where(se > 0, units, np.nan), units_t=textbook))

@@ -10,7 +10,7 @@ READY := .venv/.ready
 
 export DATASET DATA_DIR CHECKPOINT
 
-.PHONY: report test check smoke readme clean
+.PHONY: report test check smoke studies readme clean
 
 # A report on one dataset: make report DATASET=LSST ARGS="-p design error -p seed 1"
 # DATA_DIR names a folder of datasets, CHECKPOINT a .safetensors file. If there is no model yet it is trained first,
@@ -41,6 +41,11 @@ smoke: $(READY)
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && \
 	$(BIN)/papermill nbs/99_report.ipynb "$$out/report.ipynb" --no-progress-bar -p out_dir "$$out" -p max_pairs 40 -p n_boot 500 -p matchings 3 -p placebo_runs 5 -p design error && \
 	test -s "$$out/JapaneseVowels/summary.json" && echo "papermill ran the report"
+
+# The studies in full, in place; their data are downloaded unless TST_MI_DATA names a folder.
+studies: $(READY)
+	cd nbs && for study in 8?_*.ipynb; do OMP_NUM_THREADS=1 ../$(BIN)/jupyter nbconvert --log-level=ERROR --to notebook --execute --inplace $$study || exit 1; done; rm -rf reports
+	$(BIN)/nbdev_clean
 
 readme: $(READY)
 	$(BIN)/python tests/readme.py

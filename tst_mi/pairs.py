@@ -146,7 +146,19 @@ def _error(y, predicted, direction, max_pairs, rng, reuse, stratify):
         if again: rows.append(again)
     return rows, dropped
 
-# %% ../nbs/15_pairs.ipynb #74b7d2a5
+# %% ../nbs/15_pairs.ipynb #facb46db
+def _check_request(y, logits, design, direction, max_pairs, selection, reuse):
+    "Refuse what cannot be matched, naming what was found."
+    if design not in DIRECTIONS: raise ValueError(f"design is {design!r}; it must be one of {list(DIRECTIONS)}")
+    if direction not in DIRECTIONS[design]: raise ValueError(f"direction is {direction!r}; design {design!r} has {list(DIRECTIONS[design])}")
+    if logits.ndim != 2 or len(logits) != len(y): raise ValueError(f"logits have shape {logits.shape}; {len(y)} labels need ({len(y)}, classes)")
+    if not np.isfinite(logits).all(): raise ValueError("the logits hold NaN or infinite values; check the model and its input")
+    if y.min() < 0 or y.max() >= logits.shape[1]: raise ValueError(f"labels run from {y.min()} to {y.max()}, but the model has outputs 0 to {logits.shape[1] - 1}")
+    if max_pairs < 1: raise ValueError(f"max_pairs is {max_pairs}; at least 1 is needed")
+    if selection not in ("correct", "all"): raise ValueError(f"selection is {selection!r}; it must be 'correct' or 'all'")
+    if reuse < 1: raise ValueError(f"reuse is {reuse}; it must be 1 (each instance serves once) or more")
+
+# %% ../nbs/15_pairs.ipynb #840746e0
 def make_pairs(
     y: np.ndarray, # (N,) true class indices
     logits: np.ndarray, # (N, K) the model's outputs for the same instances
@@ -160,15 +172,8 @@ def make_pairs(
 ) -> Pairs: # raises `ValueError` if there is none, or fewer than 6 effective clusters under reuse
     "Assign bases, sources and control sources, by default each instance serving once."
     y, logits = np.asarray(y), np.asarray(logits)
-    if design not in DIRECTIONS: raise ValueError(f"design is {design!r}; it must be one of {list(DIRECTIONS)}")
     direction = direction or (design if design == "contrast" else None)
-    if direction not in DIRECTIONS[design]: raise ValueError(f"direction is {direction!r}; design {design!r} has {list(DIRECTIONS[design])}")
-    if logits.ndim != 2 or len(logits) != len(y): raise ValueError(f"logits have shape {logits.shape}; {len(y)} labels need ({len(y)}, classes)")
-    if not np.isfinite(logits).all(): raise ValueError("the logits hold NaN or infinite values; check the model and its input")
-    if y.min() < 0 or y.max() >= logits.shape[1]: raise ValueError(f"labels run from {y.min()} to {y.max()}, but the model has outputs 0 to {logits.shape[1] - 1}")
-    if max_pairs < 1: raise ValueError(f"max_pairs is {max_pairs}; at least 1 is needed")
-    if selection not in ("correct", "all"): raise ValueError(f"selection is {selection!r}; it must be 'correct' or 'all'")
-    if reuse < 1: raise ValueError(f"reuse is {reuse}; it must be 1 (each instance serves once) or more")
+    _check_request(y, logits, design, direction, max_pairs, selection, reuse)
     rng, predicted = np.random.default_rng(seed), logits.argmax(1)
     rows, dropped = (_contrast(y, predicted, max_pairs, rng, selection == "all", reuse, stratify) if design == "contrast"
                      else _error(y, predicted, direction, max_pairs, rng, reuse, stratify))

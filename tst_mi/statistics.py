@@ -117,15 +117,17 @@ def _weights(n_units, n_boot, rng, block=1000):
     "Blocks of resampling weights: how often each unit is drawn, (block, n_units)."
     for i in range(0, n_boot, block):
         rows = min(block, n_boot - i)
-        drawn = rng.integers(0, n_units, (rows, n_units)) + n_units*np.arange(rows)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=rows*n_units).reshape(rows, n_units).astype(float)
+        yield np.array([np.bincount(drawn, minlength=n_units) for drawn in rng.integers(0, n_units, (rows, n_units))], dtype=float)
 
 def _ratio(w, A, B):
     "Ratio of weighted sums and its standard error, for weights (R, G), A (G, U), B (G, U) or (G, 1)."
-    G, total = w.sum(1, keepdims=True), w @ B
-    theta = (w @ A)/total
-    squares = w @ A**2
-    residual = squares - 2*theta*(w @ (A*B)) + theta**2*(w @ B**2)
+    G, U = w.sum(1, keepdims=True), A.shape[1]
+    if (B == 1).all():  # a mean of units: half the work
+        sums, squares = np.hsplit(w @ np.hstack([A, A**2]), 2)
+        crossed, total, own = sums, G, G
+    else: sums, squares, crossed, total, own = np.split(w @ np.hstack([A, A**2, A*B, B, B**2]), [U, 2*U, 3*U, 3*U + 1], axis=1)
+    theta = sums/total
+    residual = squares - 2*theta*crossed + theta**2*own
     residual = np.where(residual > 1e-12*squares, residual, 0)  # what is left of a column that does not vary is rounding
     return theta, np.sqrt(residual*G/(G - 1))/np.abs(total)
 
@@ -443,7 +445,7 @@ def verdict(
         return "negligible" if s else "undecided"
     return [one(*row) for row in zip(mean, q, small)]
 
-# %% ../nbs/30_statistics.ipynb #106eb595
+# %% ../nbs/30_statistics.ipynb #b1e78704
 LEAST_WITHOUT_CONTROL = 100  # units; fewer give no p-value for an effect against zero
 
 def _skew(units):
@@ -452,6 +454,18 @@ def _skew(units):
         warnings.simplefilter("ignore")  # scipy warns of columns that hardly vary
         return np.nan_to_num(stats.skew(units, bias=False)) if len(units) > 2 else np.zeros(units.shape[1])
 
+def _tests(x, cluster, n_boot, n_flips, seed, contrast):
+    "Test statistic and p-values of every column, adjusted for the family."
+    if contrast: (t, p, p_max), p_greater = sign_flip(x, cluster, n_flips, seed), sign_flip(x, cluster, n_flips, seed, "greater")[1]
+    else: t, p, p_greater, p_max = bootstrap_test(x, cluster, n_boot, seed)
+    return dict(t=t, p=p, p_greater=p_greater, q=adjust(p), p_max_t=p_max, p_holm=adjust(p, "holm"), p_bonferroni=adjust(p, "bonferroni"), q_by=adjust(p, "by"))
+
+def _check_family(x, gap, alpha, n_flips):
+    if not 0 < alpha < .5: raise ValueError(f"alpha is {alpha}; it must lie between 0 and 0.5")
+    if 1/(n_flips + 1) > alpha: raise ValueError(f"{n_flips} sign patterns cannot give a p-value of {alpha}; raise n_flips to {int(np.ceil(1/alpha))} or more")
+    if gap.shape != x.shape[:1]: raise ValueError(f"gap has shape {gap.shape}; {len(x)} pairs need ({len(x)},)")
+
+# %% ../nbs/30_statistics.ipynb #db6ea026
 def infer(
     x: np.ndarray, # (P, U) the tested quantity, one column per head
     gap: np.ndarray, # (P,) its gap
@@ -464,20 +478,15 @@ def infer(
     contrast: bool = True, # is x a contrast of two donors? False: an effect against zero, without a control source
 ) -> pd.DataFrame: # one row per column of x: estimates, intervals, p-values, effect sizes, verdict; see the text for the columns
     "Test, interval, effect size and verdict for every column of a family."
-    if not 0 < alpha < .5: raise ValueError(f"alpha is {alpha}; it must lie between 0 and 0.5")
-    if 1/(n_flips + 1) > alpha: raise ValueError(f"{n_flips} sign patterns cannot give a p-value of {alpha}; raise n_flips to {int(np.ceil(1/alpha))} or more")
     x, gap = np.asarray(x, dtype=float), np.asarray(gap, dtype=float)
-    if gap.shape != x.shape[:1]: raise ValueError(f"gap has shape {gap.shape}; {len(x)} pairs need ({len(x)},)")
+    _check_family(x, gap, alpha, n_flips)
     units, boot = _check_table(x, cluster)[0], dict(n_boot=n_boot, seed=seed)
     G = len(units)
     testable, clustered = 2/2**G <= alpha if contrast else G >= LEAST_WITHOUT_CONTROL, G < len(x)
-    if contrast: (t, p, p_max), p_greater = sign_flip(x, cluster, n_flips, seed), sign_flip(x, cluster, n_flips, seed, "greater")[1]
-    else: t, p, p_greater, p_max = bootstrap_test(x, cluster, **boot)
     mean, recovery = (bootstrap(x, g, cluster, level=1 - alpha, **boot) for g in (None, gap))
     size, signs = d_z(x, 1 - alpha, **boot), rank_biserial(x, cluster, 1 - alpha)
     small = equivalent(x, gap, delta, cluster, alpha, **boot)
-    table = pd.DataFrame(dict(n=len(x), units=G, mean=mean["estimate"], se=mean["se"], lo=mean["lo"], hi=mean["hi"], band_lo=mean["band_lo"], band_hi=mean["band_hi"],
-                              t=t, p=p, p_greater=p_greater, q=adjust(p), p_max_t=p_max, p_holm=adjust(p, "holm"), p_bonferroni=adjust(p, "bonferroni"), q_by=adjust(p, "by"),
+    table = pd.DataFrame(dict(n=len(x), units=G, **{"mean" if k == "estimate" else k: v for k, v in mean.items()}, **_tests(x, cluster, n_boot, n_flips, seed, contrast),
                               d_z=size["d"], d_z_lo=size["lo"], d_z_hi=size["hi"], rank_biserial=signs["r"], rank_biserial_lo=signs["lo"], rank_biserial_hi=signs["hi"],
                               share_positive=(x > 0).mean(0), skew=_skew(units), recovery=recovery["estimate"], recovery_lo=recovery["lo"], recovery_hi=recovery["hi"]))
     if clustered or G < 20: table[["d_z_lo", "d_z_hi"]] = np.nan  # these treat pairs as independent, and need moments that few units do not give

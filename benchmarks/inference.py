@@ -1,14 +1,13 @@
 """Sign-flips with max-T and the studentised bootstrap of 24 heads x 1,000 pairs, against a loop over heads and resamples.
 
-    OMP_NUM_THREADS=1 python benchmarks/statistics.py
+    OMP_NUM_THREADS=1 python benchmarks/inference.py
 
-Writes statistics.csv beside this file: medians of interleaved runs in one process on one thread, and peak memory.
+Writes inference.csv beside this file: medians of interleaved runs in one process on one thread, and peak memory.
 """
 import argparse
 import csv
 import tracemalloc
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 
 import numpy as np
@@ -54,7 +53,7 @@ def main():
     parser.add_argument("--draws", type=int, default=10_000, help="resamples, and flips")
     parser.add_argument("--repeats", type=int, default=9, help="runs of the vectorised version")
     parser.add_argument("--plain", type=int, default=3, help="runs of the plain loop, interleaved")
-    parser.add_argument("--out", default=Path(__file__).with_name("statistics.csv"))
+    parser.add_argument("--out", default=Path(__file__).with_name("inference.csv"))
     a = parser.parse_args()
     x = np.random.default_rng(0).normal(size=(a.pairs, a.heads)) + .05
     ours = {"bootstrap": lambda: bootstrap(x, n_boot=a.draws), "sign_flip": lambda: sign_flip(x, n_flips=a.draws)}
@@ -68,7 +67,7 @@ def main():
     memory = {k: peak(ours[k]) for k in ours}
     wide = np.random.default_rng(1).normal(size=(200, 24*36))
     memory_wide = peak(lambda: (bootstrap(wide, n_boot=a.draws), sign_flip(wide, n_flips=a.draws)))
-    rows = [(k, *(median(t[v]) for v in ("ours", "plain")), memory[k]) for k, t in times.items()]
+    rows = [(k, *(np.median(t[v]) for v in ("ours", "plain")), memory[k]) for k, t in times.items()]
     rows.append(("together", sum(r[1] for r in rows), sum(r[2] for r in rows), max(memory.values())))
     with open(a.out, "w", newline="") as f:
         out = csv.writer(f)

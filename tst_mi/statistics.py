@@ -144,6 +144,10 @@ def _studentised_limits(shift, t, se, jack, tails):
     low, high = np.quantile(t, tails, axis=0, method="inverted_cdf")
     with np.errstate(invalid="ignore"): return [np.where(se > 0, -q*se, 0) for q in (high, low)]
 
+def _guarded_limits(*parts):
+    (low, high), (t_low, t_high) = _studentised_limits(*parts), _t_limits(*parts)
+    return [np.minimum(low, t_low), np.maximum(high, t_high)]
+
 def _percentile_limits(shift, t, se, jack, tails): return np.quantile(shift, tails, axis=0)
 
 def _bca_limits(shift, t, se, jack, tails):
@@ -155,7 +159,7 @@ def _bca_limits(shift, t, se, jack, tails):
     levels = ndtr(z0 + z/(1 - a*z))
     with np.errstate(invalid="ignore"): return np.array([[np.quantile(v, q) for v, q in zip(shift.T, row)] for row in levels])
 
-INTERVALS = {"studentised": _studentised_limits, "bca": _bca_limits, "percentile": _percentile_limits, "t": _t_limits}  # method -> limits about the estimate
+INTERVALS = {"guarded": _guarded_limits, "studentised": _studentised_limits, "bca": _bca_limits, "percentile": _percentile_limits, "t": _t_limits}  # method -> limits about the estimate
 
 # %% ../nbs/30_statistics.ipynb #5977b890
 def _residuals(x, gap, cluster):
@@ -182,7 +186,7 @@ def bootstrap(
     level: float = .95, # coverage
     n_boot: int = 10_000, # resamples
     seed: int = 0, # of the resamples
-    method: str = "studentised", # or 'bca', 'percentile', 't'
+    method: str = "guarded", # or 'studentised', 'bca', 'percentile', 't'
 ) -> dict: # arrays (U,): estimate, se, lo, hi (interval), band_lo, band_hi (simultaneous, studentised)
     "Interval of a mean or of a ratio of means, resampling units."
     if not 0 < level < 1: raise ValueError(f"level is {level}; it must lie between 0 and 1")
@@ -207,7 +211,7 @@ def bootstrap_test(
     n_boot: int = 10_000, # resamples
     seed: int = 0, # of the resamples
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]: # t-statistics, two-sided p, p of 'greater', single-step max-t p, each (U,)
-    "Bootstrap-t test of mean zero for every column."
+    "Bootstrap-t test of mean zero for every column, guarded by the t-test."
     _refuse_constant(x)
     theta, A, B = _residuals(x, None, cluster)
     t = _studentised(theta, _ratio(np.ones((1, len(A))), A, B)[1][0])
@@ -215,8 +219,10 @@ def bootstrap_test(
     for part, _, drawn in _draws(A, B, n_boot, seed):
         above[part], below[part] = (drawn >= t[part]).sum(0), (drawn <= t[part]).sum(0)
         peak = np.maximum(peak, np.abs(drawn).max(1))
-    greater, less = (above + 1)/(n_boot + 1), (below + 1)/(n_boot + 1)
-    return t, np.minimum(1, 2*np.minimum(greater, less)), greater, ((peak[:, None] >= np.abs(t)).sum(0) + 1)/(n_boot + 1)
+    df = len(A) - 1
+    greater, less = np.maximum((above + 1)/(n_boot + 1), stats.t.sf(t, df)), np.maximum((below + 1)/(n_boot + 1), stats.t.cdf(t, df))
+    p = np.minimum(1, 2*np.minimum(greater, less))
+    return t, p, greater, np.maximum(p, ((peak[:, None] >= np.abs(t)).sum(0) + 1)/(n_boot + 1))
 
 # %% ../nbs/30_statistics.ipynb #98bb1803
 CORRELATIONS = {"pearson": stats.pearsonr, "spearman": stats.spearmanr, "kendall": stats.kendalltau}  # name -> scipy's function

@@ -100,8 +100,9 @@ def judge(
 # %% ../nbs/35_analysis.ipynb #88c5b99b
 def _planning(values, gap, label, cluster, sites, contrast, settings):
     "Tables `power` and `variation`, empty if not asked for."
-    if not settings.power_runs or not contrast: return dict(power=sites[:0], variation=sites[:0])
-    simulation = dict(alpha=settings.alpha, replicates=settings.power_runs, seed=settings.seed)
+    U = len(sites)
+    if not settings.power_runs or not contrast or U > 100: return dict(power=sites[:0], variation=sites[:0])
+    simulation = dict(alpha=settings.alpha, replicates=settings.power_runs, seed=settings.seed, n_flips=max(1000, int(np.ceil(2*U/settings.alpha))))
     share, found = gap.mean()/len(sites), detectable(values, cluster, **simulation)
     power = found.assign(mde_recovery=found.mde/gap.mean() if gap.mean() > 0 else np.nan, equal_share=share)
     need = units_needed(values, share, cluster, **simulation).rename(columns={"units": "units_needed", "units_t": "units_needed_t"})
@@ -122,6 +123,7 @@ class Analysis:
     settings: Settings # what was asked
     facts: dict # direction -> n, units, effective_n, smallest_p, fewest_discoveries, specific, mean_gap
     matched: dict # direction -> `Pairs`, to patch the same pairs at other sites
+    site: str # what was patched
 
 # %% ../nbs/35_analysis.ipynb #f4641627
 def _facts(pairs, gap, n_tests, settings):
@@ -138,7 +140,16 @@ def _match(y, logits, settings):
     if few: raise ValueError(f"design {s.design!r} gives one usable triple ({', '.join(few)}); at least two are needed to judge variation, and six to test: use another design or more data")
     return matched
 
-# %% ../nbs/35_analysis.ipynb #e569fddf
+# %% ../nbs/35_analysis.ipynb #e8709566
+def _check_matched(matched):
+    "Pairs that were brought along must say truly what they are."
+    if not isinstance(matched, dict) or not matched or not all(isinstance(p, Pairs) for p in matched.values()): raise ValueError("matched must be a dict from direction to `Pairs`, such as the `matched` of an earlier analysis")
+    for d, p in matched.items():
+        has = p.table.control >= 0
+        if d != p.direction: raise ValueError(f"matched calls pairs of direction {p.direction!r} {d!r}")
+        if has.any() and not has.all(): raise ValueError(f"{int((~has).sum())} of {len(p)} pairs of {d!r} have no control source; all must have one, or none")
+
+# %% ../nbs/35_analysis.ipynb #4948dffc
 def analyse(
     model: nn.Module, # a classifier in eval mode, such as `TimeSeriesTransformer`
     X: np.ndarray, # (N, T, C) instances, best ones that were not trained on
@@ -154,6 +165,7 @@ def analyse(
     y, parts, facts = np.asarray(y), [], {}
     if len(X) != len(y): raise ValueError(f"X has {len(X)} instances and y {len(y)} labels; they must match")
     if matched is None: matched = _match(y, predict(model, X) if logits is None else logits, settings)
+    _check_matched(matched)
     for direction, pairs in matched.items():
         donors = ("source", "control") if (pairs.table.control >= 0).all() else ("source",)
         swept = sweep(model, X, pairs.table, site=site, donors=donors, progress=progress, **patch)
@@ -162,7 +174,7 @@ def analyse(
         dropped = pd.DataFrame({"reason": pairs.dropped.keys(), "count": pairs.dropped.values()})
         parts.append({**tables, "composition": pairs.composition, "dropped": dropped})
     stack = lambda name: pd.concat({d: part[name] for d, part in zip(matched, parts)}, names=["direction"]).reset_index(0).reset_index(drop=True)
-    return Analysis(**{name: stack(name) for name in parts[0]}, settings=settings, facts=facts, matched=matched)
+    return Analysis(**{name: stack(name) for name in parts[0]}, settings=settings, facts=facts, matched=matched, site=site)
 
 # %% ../nbs/35_analysis.ipynb #90a3d3e2
 COLUMNS = {"direction": "'contrast', 'denoising' or 'noising'", "layer, head, position, set": "counted from 0", "pair": "number of the triple within its direction",
@@ -208,16 +220,17 @@ def prospects(
     y: np.ndarray, # (N,) true class indices
     n_tests: int = 24, # heads in the family
     settings: Settings = Settings(), # seed, alpha, n_flips; max_pairs is not applied
-) -> pd.DataFrame: # one row per design and direction: triples, units, effective n, smallest p, heads that must be significant together
+) -> pd.DataFrame: # one row per design and direction: triples, units, effective n, smallest p, heads that must be significant together; note: why there are none
     "How many triples each design gives, and what they could show."
     logits, rows = predict(model, X), []
     for design, directions in DIRECTIONS.items():
         for d in directions:
             try: pairs = make_pairs(y, logits, design, d, len(y)*settings.reuse, settings.seed, settings.selection if design == "contrast" else "correct", settings.reuse, settings.stratify)
-            except ValueError: pairs = []
+            except ValueError as e: pairs, note = [], str(e)
+            else: note = ""
             n = pairs.table.cluster.nunique() if len(pairs) else 0
-            rows.append((design, d, len(pairs), n, pairs.effective_n if n else 0., smallest_p(n, settings.n_flips) if n else np.nan, fewest_discoveries(n, n_tests, settings.alpha, settings.n_flips) if n else None))
-    return pd.DataFrame(rows, columns=["design", "direction", "triples", "units", "effective_n", "smallest_p", "fewest_discoveries"])
+            rows.append((design, d, len(pairs), n, pairs.effective_n if n else 0., smallest_p(n, settings.n_flips) if n else np.nan, fewest_discoveries(n, n_tests, settings.alpha, settings.n_flips) if n else None, note))
+    return pd.DataFrame(rows, columns=["design", "direction", "triples", "units", "effective_n", "smallest_p", "fewest_discoveries", "note"])
 
 # %% ../nbs/35_analysis.ipynb #d237232c
 def recurrence(
@@ -227,9 +240,12 @@ def recurrence(
     progress: bool = False, # show a bar
 ) -> np.ndarray: # for each row of analysis.heads, the share of matchings with the same verdict
     "How often each verdict recurs when instances are matched anew."
-    same, s, logits = np.zeros(len(analysis.heads)), analysis.settings, predict(model, X)
+    keys, s, logits = ["direction", "layer", "head"], analysis.settings, predict(model, X)
+    if analysis.site != "head": raise ValueError(f"the analysis patched site {analysis.site!r}; recurrence is for heads")
+    same = np.zeros(len(analysis.heads))
     for i in tqdm(range(matchings), desc="matchings", disable=not progress, leave=False):
         again = analyse(model, X, y, replace(s, seed=s.seed + 1000 + i, n_boot=min(s.n_boot, 1000), power_runs=0), logits=logits)
+        if not again.heads[keys].equals(analysis.heads[keys]): raise ValueError("the analysis is of a part of the heads, or of pairs that the settings do not give")
         same += (again.heads.verdict == analysis.heads.verdict).to_numpy()
     return same/matchings
 
@@ -244,7 +260,7 @@ def confirm(
     matched, s = _match(np.asarray(y), predict(model, X), settings), replace(settings, power_runs=0)
     parts = zip(*(split_pairs(p, share, s.seed) for p in matched.values()))
     first, second = (analyse(model, X, y, s, progress, matched=dict(zip(matched, p))).heads for p in parts)
-    found = second[first.q <= s.alpha].assign(found_mean=first["mean"])
+    found = second.assign(found_mean=first["mean"])[first.q <= s.alpha]
     for d, rows in found.groupby("direction"):
         if rows.p.notna().all():
             q = adjust(rows.p)

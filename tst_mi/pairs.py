@@ -151,6 +151,7 @@ def _check_request(y, logits, design, direction, max_pairs, selection, reuse):
     "Refuse what cannot be matched, naming what was found."
     if design not in DIRECTIONS: raise ValueError(f"design is {design!r}; it must be one of {list(DIRECTIONS)}")
     if direction not in DIRECTIONS[design]: raise ValueError(f"direction is {direction!r}; design {design!r} has {list(DIRECTIONS[design])}")
+    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer) or not len(y): raise ValueError(f"y has shape {y.shape} and type {y.dtype}; it must be one row of class indices, whole numbers from 0")
     if logits.ndim != 2 or len(logits) != len(y): raise ValueError(f"logits have shape {logits.shape}; {len(y)} labels need ({len(y)}, classes)")
     if not np.isfinite(logits).all(): raise ValueError("the logits hold NaN or infinite values; check the model and its input")
     if y.min() < 0 or y.max() >= logits.shape[1]: raise ValueError(f"labels run from {y.min()} to {y.max()}, but the model has outputs 0 to {logits.shape[1] - 1}")

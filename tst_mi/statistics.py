@@ -80,6 +80,7 @@ def sign_flip(
     alternative: str = "two-sided", # or 'greater': only large positive statistics count
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # t-statistics (U,), p (U,), step-down max-T p (U,)
     "Studentised sign-flip test of every column, with one flip for all columns of a unit."
+    if alternative not in ("two-sided", "greater"): raise ValueError(f"alternative is {alternative!r}; it must be 'two-sided' or 'greater'")
     sums, _ = _check_table(x, cluster)
     _refuse_constant(x)
     (G, U), scale = sums.shape, np.sqrt((sums**2).sum(0))
@@ -152,12 +153,14 @@ def _percentile_limits(shift, t, se, jack, tails): return np.quantile(shift, tai
 
 def _bca_limits(shift, t, se, jack, tails):
     "Bias-corrected and accelerated limits; `jack` (G, u) holds the estimate without each unit."
-    z0 = ndtri(((shift < 0).mean(0) + (shift <= 0).mean(0))/2)
-    away = jack.mean(0) - jack
-    with np.errstate(invalid="ignore"): a = np.nan_to_num((away**3).sum(0)/(6*(away**2).sum(0)**1.5))
+    z0, away = ndtri(((shift < 0).mean(0) + (shift <= 0).mean(0))/2), jack.mean(0) - jack
     z = z0 + ndtri(np.array(tails))[:, None]
-    levels = ndtr(z0 + z/(1 - a*z))
-    with np.errstate(invalid="ignore"): return np.array([[np.quantile(v, q) for v, q in zip(shift.T, row)] for row in levels])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        a = np.nan_to_num((away**3).sum(0)/(6*(away**2).sum(0)**1.5))
+        levels = np.where(np.isinf(z0), ndtr(z0), ndtr(z0 + z/(1 - a*z)))
+    def quantile(v, q):  # between infinite values there is nothing to interpolate
+        return np.nan if np.isnan(v).any() or np.isnan(q) else np.quantile(v, q, method="linear" if np.isfinite(v).all() else "inverted_cdf")
+    return np.array([[quantile(*vq) for vq in zip(shift.T, row)] for row in levels])
 
 INTERVALS = {"guarded": _guarded_limits, "studentised": _studentised_limits, "bca": _bca_limits, "percentile": _percentile_limits, "t": _t_limits}  # method -> limits about the estimate
 
@@ -218,7 +221,8 @@ def bootstrap_test(
     above, below, peak = np.empty(len(t)), np.empty(len(t)), np.zeros(n_boot)
     for part, _, drawn in _draws(A, B, n_boot, seed):
         above[part], below[part] = (drawn >= t[part]).sum(0), (drawn <= t[part]).sum(0)
-        peak = np.maximum(peak, np.abs(drawn).max(1))
+        usable = np.isinf(drawn).mean(0) <= .01  # as in `bootstrap`, a column that is nearly always constant is kept out of the others' band
+        peak = np.maximum(peak, np.abs(drawn[:, usable]).max(1, initial=0))
     df = len(A) - 1
     greater, less = np.maximum((above + 1)/(n_boot + 1), stats.t.sf(t, df)), np.maximum((below + 1)/(n_boot + 1), stats.t.cdf(t, df))
     p = np.minimum(1, 2*np.minimum(greater, less))
@@ -243,6 +247,9 @@ def _bca_correlation(statistic, n_units, level, n_boot, seed):
     lo, hi = _bca_limits((drawn - estimate)[:, None], None, None, jack[:, None], ((1 - level)/2, (1 + level)/2))
     return dict(estimate=float(estimate), lo=float(estimate + lo[0]), hi=float(estimate + hi[0]))
 
+def _enough(n_units):
+    if n_units < 5: raise ValueError(f"there are {n_units} independent units; a correlation's interval needs at least 5")
+
 # %% ../nbs/30_statistics.ipynb #5b2e3605
 def _check_same(x, y, ndim):
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
@@ -264,6 +271,7 @@ def correlation(
     if method not in CORRELATIONS: raise ValueError(f"method is {method!r}; it must be one of {list(CORRELATIONS)}")
     if np.ptp(x) == 0 or np.ptp(y) == 0: raise ValueError("one of the two quantities is the same in all pairs; it has no correlation")
     unit = np.arange(len(x)) if cluster is None else np.unique(cluster, return_inverse=True)[1]
+    _enough(unit.max() + 1)
     def one(w):
         rows = np.repeat(np.arange(len(x)), w[unit].astype(int))
         return CORRELATIONS[method](x[rows], y[rows]).statistic if np.ptp(x[rows]) and np.ptp(y[rows]) else np.nan
@@ -284,6 +292,8 @@ def agreement(
     (X, _), (Y, _) = _check_table(x, cluster), _check_table(y, cluster)
     if method not in CORRELATIONS: raise ValueError(f"method is {method!r}; it must be one of {list(CORRELATIONS)}")
     if x.shape[1] < 3: raise ValueError(f"there are {x.shape[1]} columns; a ranking needs at least 3")
+    _enough(len(X))
+    if np.ptp(X.sum(0)) == 0 or np.ptp(Y.sum(0)) == 0: raise ValueError("one of the two has the same mean in all columns; it has no ranking")
     return _bca_correlation(lambda w: _rows_correlate(w @ X, w @ Y, method), len(X), level, n_boot, seed)
 
 # %% ../nbs/30_statistics.ipynb #8b38f525
@@ -344,13 +354,14 @@ def standardised_differences(
     def both(w, sums):
         m = w @ size[:, None]
         x1, x2, o1, o2 = (w @ v/m for v in sums)
-        vx, vo = ((b - a**2)*m/(m - 1) for a, b in ((x1, x2), (o1, o2)))
-        with np.errstate(divide="ignore", invalid="ignore"): return [(x1 - o1)/np.sqrt(np.where(v > 1e-12*(x2 + o2), v, np.nan)) for v in ((vx + vo)/2, vo)]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            vx, vo = ((b - a**2)*m/(m - 1) for a, b in ((x1, x2), (o1, o2)))
+            return [(x1 - o1)/np.sqrt(np.where(v > 1e-12*(x2 + o2), v, np.nan)) for v in ((vx + vo)/2, vo)]
     def block(*sums):
         ones, out = np.ones((1, len(size))), {}
         runs = zip(both(ones, sums), both(ones - np.eye(len(size)), sums), map(np.concatenate, zip(*(both(w, sums) for w in _weights(len(size), n_boot, np.random.default_rng(seed))))))
         for (name, df), (d, jack, drawn) in zip((("cohen_d", 2*n - 2), ("glass_delta", n - 1)), runs):
-            lo, hi = _bca_limits(np.where(np.isfinite(drawn), drawn - d, np.sign(d)*np.inf), None, None, jack, tails)
+            lo, hi = _bca_limits(np.where(np.isfinite(drawn) | np.isnan(d), drawn - d, np.sign(d)*np.inf), None, None, jack, tails)
             out.update({name: hedges_j(df)*d[0], f"{name}_lo": hedges_j(df)*(d[0] + lo), f"{name}_hi": hedges_j(df)*(d[0] + hi)})
         return out
     return _by_columns(block, *moments)
@@ -365,7 +376,7 @@ def _sign_limits(r, parts, cluster, level):
     "Limits of a mean of signs `r`, given what each pair contributes to it (n,)."
     sums = np.bincount(np.unique(cluster, return_inverse=True)[1], parts)
     G, q = len(sums), (1 - level)/2
-    if G < 2: return -1., 1.
+    if G < 2 or not parts.any() and abs(r) < 1: return -1., 1.  # one unit, or nothing but ties
     se, bound = np.sqrt(G/(G - 1)*(sums**2).sum())/len(parts), 2*q**(1/(G//2)) - 1
     half = stats.t.ppf(1 - q, G - 1)*se/(1 - r**2) if abs(r) < 1 else 0
     return min(np.tanh(np.arctanh(r) - half), bound), max(np.tanh(np.arctanh(r) + half), -bound)
@@ -376,6 +387,7 @@ def rank_biserial(
     level: float = .95, # coverage
 ) -> dict: # arrays (U,): r between -1 and 1, lo, hi; r is 0 and the limits -1 and 1 where all values are zero
     "Matched-pairs rank-biserial correlation; zeros are left out, ties share ranks."
+    _check_table(x, cluster)
     cluster = np.arange(len(x)) if cluster is None else np.asarray(cluster)
     def one(v):
         keep = v != 0
@@ -394,6 +406,7 @@ def cliff_delta(
 ) -> dict: # arrays (U,): cliff_delta between -1 and 1, cliff_delta_lo, cliff_delta_hi
     "How much more often x exceeds other than falls short of it."
     x, other = _check_same(x, other, 2)
+    for v in (x, other): _check_table(v, cluster)
     cluster = np.arange(len(x)) if cluster is None else np.asarray(cluster)
     def one(a, b):
         above, below = _sign_shares(a, b), -_sign_shares(b, a)
@@ -428,6 +441,7 @@ def classical_tests(
     x = np.asarray(x, dtype=float)
     if other is not None and paired: x = np.subtract(*_check_same(x, other, 2))
     for v in (x,) if other is None else (x, other): _check_table(v)
+    if other is not None and np.shape(other)[1] != x.shape[1]: raise ValueError(f"there are {x.shape[1]} columns and {np.shape(other)[1]}; they must match")
     permute = dict(n_resamples=n_permutations, rng=np.random.default_rng(seed), batch=200, vectorized=True)
     if other is None or paired:
         p = stats.permutation_test((x,), lambda v, axis: v.mean(axis), permutation_type="samples", **permute).pvalue
@@ -492,6 +506,8 @@ def infer(
     mean, recovery = (bootstrap(x, g, cluster, level=1 - alpha, **boot) for g in (None, gap))
     size, signs = d_z(x, 1 - alpha, **boot), rank_biserial(x, cluster, 1 - alpha)
     small = equivalent(x, gap, delta, cluster, alpha, **boot)
+    if testable and not contrast and np.abs(_skew(units)).max() > 1:
+        warnings.warn(f"effects are tested against zero and skewed (up to {np.abs(_skew(units)).max():.1f}): their p-values are approximate; pairs with a control source would be exact", stacklevel=2)
     table = pd.DataFrame(dict(n=len(x), units=G, **{"mean" if k == "estimate" else k: v for k, v in mean.items()}, **_tests(x, cluster, n_boot, n_flips, seed, contrast),
                               d_z=size["d"], d_z_lo=size["lo"], d_z_hi=size["hi"], rank_biserial=signs["r"], rank_biserial_lo=signs["lo"], rank_biserial_hi=signs["hi"],
                               share_positive=(x > 0).mean(0), skew=_skew(units), recovery=recovery["estimate"], recovery_lo=recovery["lo"], recovery_hi=recovery["hi"]))
@@ -509,10 +525,14 @@ def design_effect(
     size = np.unique(cluster, return_counts=True)[1]
     return float(1 + ((size**2).sum()/size.sum() - 1)*icc)
 
+def _spans(label, cluster):
+    "Does any cluster hold pairs of several classes?"
+    return bool((pd.Series(label).groupby(cluster).nunique() > 1).any())
+
 def _components(v, label, cluster):
     "Variances between classes, between clusters of a class, and between pairs; NaN where a level has no replicates."
     scale = v.std()
-    several = len(np.unique(label)) > 1 and len(np.unique(label)) < len(v)
+    several = 1 < len(np.unique(label)) < len(v) and not _spans(label, cluster)
     nested = len(np.unique(cluster)) < len(v)
     if not scale > 1e-12*np.abs(v).max(initial=0): return 0., 0., 0.
     data = pd.DataFrame(dict(v=(v - v.mean())/scale, label=label if several else 0, cluster=cluster))
@@ -555,14 +575,14 @@ def heterogeneity(
     cluster = np.arange(len(x)) if cluster is None else np.asarray(cluster)
     _check_table(x, cluster)
     groups = []
-    for c in np.unique(label):
+    for c in np.unique(label) if not _spans(label, cluster) else ():  # classes that share clusters are not independent
         rows = label == c
         if len(np.unique(cluster[rows])) < max(least, 2): continue
         sums, size = _check_table(x[rows], cluster[rows])
         groups.append(sums/size[:, None])  # a cluster counts once
     def one(u):
-        units = [g[:, u] for g in groups]
-        if len(units) < 2 or min(np.ptp(v) for v in units) == 0: return np.nan, np.nan, np.nan
+        units = [g[:, u] for g in groups if np.ptp(g[:, u])]
+        if len(units) < 2: return np.nan, np.nan, np.nan
         meta = combine_effects(np.array([v.mean() for v in units]), np.array([v.var(ddof=1)/len(v) for v in units]))
         return max(0., float(meta.i2)), float(np.sqrt(max(0, meta.tau2))), float(anova_oneway(units, use_var="unequal").pvalue)
     return pd.DataFrame([one(u) for u in range(x.shape[1])], columns=["i2", "tau", "p_classes"]).assign(classes=len(groups))
@@ -605,9 +625,13 @@ def power(
     x, effect = np.asarray(x, dtype=float), np.asarray(effect, dtype=float)
     units, size, _ = _centred(x, cluster)
     shifts, rng, found = np.atleast_2d(effect), np.random.default_rng(seed), 0
+    if not np.isfinite(effect).all(): raise ValueError("the effect holds NaN or infinite values")
+    if n_units is None: n_units = len(units)
+    if n_units < 2: raise ValueError(f"n_units is {n_units}; at least 2 are needed")
+    if n_units > EXACT_LIMIT and 1/(n_flips + 1) > alpha/x.shape[1]: raise ValueError(f"{n_flips} sign patterns cannot single out one of {x.shape[1]} columns; raise n_flips to {int(np.ceil(x.shape[1]/alpha))} or more")
     if shifts.shape[-1] != x.shape[1]: raise ValueError(f"effect has shape {effect.shape}; {x.shape[1]} columns need (..., {x.shape[1]})")
     for _ in range(replicates):
-        rows = rng.integers(0, len(units), n_units or len(units))
+        rows = rng.integers(0, len(units), n_units)
         null, p = _simulated_p(units[rows], size[rows], shifts, n_flips, rng)
         found = found + np.array([_alone(null, one, alpha) for one in p])
     return (found/replicates).reshape(effect.shape)

@@ -247,7 +247,8 @@ def _bca_correlation(statistic, n_units, level, n_boot, seed):
     lo, hi = _bca_limits((drawn - estimate)[:, None], None, None, jack[:, None], ((1 - level)/2, (1 + level)/2))
     return dict(estimate=float(estimate), lo=float(estimate + lo[0]), hi=float(estimate + hi[0]))
 
-def _enough(n_units):
+def _check_correlation(n_units, method):
+    if method not in CORRELATIONS: raise ValueError(f"method is {method!r}; it must be one of {list(CORRELATIONS)}")
     if n_units < 5: raise ValueError(f"there are {n_units} independent units; a correlation's interval needs at least 5")
 
 # %% ../nbs/30_statistics.ipynb #5b2e3605
@@ -267,15 +268,14 @@ def correlation(
 ) -> dict: # estimate, lo, hi
     "Correlation of two quantities across pairs, with a BCa interval that resamples units."
     x, y = _check_same(x, y, 1)
-    _check_table(np.stack([x, y], 1), cluster)
-    if method not in CORRELATIONS: raise ValueError(f"method is {method!r}; it must be one of {list(CORRELATIONS)}")
+    n_units = len(_check_table(np.stack([x, y], 1), cluster)[0])
+    _check_correlation(n_units, method)
     if np.ptp(x) == 0 or np.ptp(y) == 0: raise ValueError("one of the two quantities is the same in all pairs; it has no correlation")
     unit = np.arange(len(x)) if cluster is None else np.unique(cluster, return_inverse=True)[1]
-    _enough(unit.max() + 1)
     def one(w):
         rows = np.repeat(np.arange(len(x)), w[unit].astype(int))
         return CORRELATIONS[method](x[rows], y[rows]).statistic if np.ptp(x[rows]) and np.ptp(y[rows]) else np.nan
-    return _bca_correlation(lambda weights: np.array([one(w) for w in weights]), unit.max() + 1, level, n_boot, seed)
+    return _bca_correlation(lambda weights: np.array([one(w) for w in weights]), n_units, level, n_boot, seed)
 
 # %% ../nbs/30_statistics.ipynb #fba7353b
 def agreement(
@@ -290,9 +290,8 @@ def agreement(
     "Correlation of two sets of mean effects across heads, with a BCa interval that resamples units."
     x, y = _check_same(x, y, 2)
     (X, _), (Y, _) = _check_table(x, cluster), _check_table(y, cluster)
-    if method not in CORRELATIONS: raise ValueError(f"method is {method!r}; it must be one of {list(CORRELATIONS)}")
+    _check_correlation(len(X), method)
     if x.shape[1] < 3: raise ValueError(f"there are {x.shape[1]} columns; a ranking needs at least 3")
-    _enough(len(X))
     if np.ptp(X.sum(0)) == 0 or np.ptp(Y.sum(0)) == 0: raise ValueError("one of the two has the same mean in all columns; it has no ranking")
     return _bca_correlation(lambda w: _rows_correlate(w @ X, w @ Y, method), len(X), level, n_boot, seed)
 
@@ -506,11 +505,12 @@ def infer(
     mean, recovery = (bootstrap(x, g, cluster, level=1 - alpha, **boot) for g in (None, gap))
     size, signs = d_z(x, 1 - alpha, **boot), rank_biserial(x, cluster, 1 - alpha)
     small = equivalent(x, gap, delta, cluster, alpha, **boot)
-    if testable and not contrast and np.abs(_skew(units)).max() > 1:
-        warnings.warn(f"effects are tested against zero and skewed (up to {np.abs(_skew(units)).max():.1f}): their p-values are approximate; pairs with a control source would be exact", stacklevel=2)
+    skew = _skew(units)
+    if testable and not contrast and np.abs(skew).max() > 1:
+        warnings.warn(f"effects are tested against zero and skewed (up to {np.abs(skew).max():.1f}): their p-values are approximate; pairs with a control source would be exact", stacklevel=2)
     table = pd.DataFrame(dict(n=len(x), units=G, **{"mean" if k == "estimate" else k: v for k, v in mean.items()}, **_tests(x, cluster, n_boot, n_flips, seed, contrast),
                               d_z=size["d"], d_z_lo=size["lo"], d_z_hi=size["hi"], rank_biserial=signs["r"], rank_biserial_lo=signs["lo"], rank_biserial_hi=signs["hi"],
-                              share_positive=(x > 0).mean(0), skew=_skew(units), recovery=recovery["estimate"], recovery_lo=recovery["lo"], recovery_hi=recovery["hi"]))
+                              share_positive=(x > 0).mean(0), skew=skew, recovery=recovery["estimate"], recovery_lo=recovery["lo"], recovery_hi=recovery["hi"]))
     if clustered or G < 20: table[["d_z_lo", "d_z_hi"]] = np.nan  # these treat pairs as independent, and need moments that few units do not give
     if bootstrap(gap[:, None], cluster=cluster, level=1 - alpha, **boot)["lo"][0] <= 0: table[["recovery", "recovery_lo", "recovery_hi"]], small = np.nan, False & small
     if not testable: table[[c for c in table if c.startswith(("q", "p")) or c.endswith(("_lo", "_hi")) or c in ("lo", "hi", "se", "t")]] = np.nan
@@ -529,11 +529,9 @@ def _spans(label, cluster):
     "Does any cluster hold pairs of several classes?"
     return bool((pd.Series(label).groupby(cluster).nunique() > 1).any())
 
-def _components(v, label, cluster):
+def _components(v, label, cluster, several, nested):
     "Variances between classes, between clusters of a class, and between pairs; NaN where a level has no replicates."
     scale = v.std()
-    several = 1 < len(np.unique(label)) < len(v) and not _spans(label, cluster)
-    nested = len(np.unique(cluster)) < len(v)
     if not scale > 1e-12*np.abs(v).max(initial=0): return 0., 0., 0.
     data = pd.DataFrame(dict(v=(v - v.mean())/scale, label=label if several else 0, cluster=cluster))
     extra = dict(re_formula="1", vc_formula={"cluster": "0 + C(cluster)"}) if several and nested else {}
@@ -556,10 +554,11 @@ def variance_components(
     x, label = np.asarray(x, dtype=float), np.asarray(label)
     cluster = np.arange(len(x)) if cluster is None else np.asarray(cluster)
     _check_table(x, cluster)
-    table = pd.DataFrame([_components(v, label, cluster) for v in x.T], columns=["var_class", "var_cluster", "var_pair"])
+    several, nested = 1 < len(np.unique(label)) < len(x) and not _spans(label, cluster), len(np.unique(cluster)) < len(x)  # levels with replicates
+    table = pd.DataFrame([_components(v, label, cluster, several, nested) for v in x.T], columns=["var_class", "var_cluster", "var_pair"])
     total = table.sum(axis=1)
     shared = table[["var_class", "var_cluster"]].sum(axis=1)
-    table["icc"] = np.where(total > 0, shared/total.where(total > 0, 1), np.nan) if len(np.unique(cluster)) < len(x) else np.nan
+    table["icc"] = np.where(total > 0, shared/total.where(total > 0, 1), np.nan) if nested else np.nan
     table["design_effect"] = [design_effect(cluster, v) if np.isfinite(v) else 1. for v in table.icc]
     return table.assign(effective_n=len(x)/table.design_effect)
 

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['EXACT_LIMIT', 'METHODS', 'INTERVALS', 'CORRELATIONS', 'VERDICTS', 'LEAST_WITHOUT_CONTROL', 'smallest_p',
            'fewest_discoveries', 'sign_patterns', 'sign_flip', 'adjust', 'bootstrap', 'bootstrap_test', 'correlation',
-           'agreement', 'hedges_j', 'd_z', 'standardised_differences', 'rank_biserial', 'cliff_delta', 'equivalent',
-           'classical_tests', 'verdict', 'infer', 'design_effect', 'variance_components', 'heterogeneity', 'power',
-           'detectable', 'units_needed']
+           'agreement', 'pair_agreement', 'across_halves', 'hedges_j', 'd_z', 'standardised_differences',
+           'rank_biserial', 'cliff_delta', 'equivalent', 'classical_tests', 'verdict', 'infer', 'design_effect',
+           'variance_components', 'heterogeneity', 'power', 'detectable', 'units_needed']
 
 # %% ../nbs/30_statistics.ipynb #4c7d3823
 import warnings
@@ -233,9 +233,12 @@ CORRELATIONS = {"pearson": stats.pearsonr, "spearman": stats.spearmanr, "kendall
 
 def _rows_correlate(a, b, method):
     "Correlation of each row of a (R, U) with the same row of b."
-    if method == "kendall": return np.array([stats.kendalltau(u, v).statistic for u, v in zip(a, b)])
-    if method == "spearman": a, b = (stats.rankdata(v, axis=1) for v in (a, b))
-    a, b = (v - v.mean(1, keepdims=True) for v in (a, b))
+    if method == "kendall":  # tau-b is the cosine of the signs of all differences
+        first, second = np.triu_indices(a.shape[1], 1)
+        a, b = (np.sign(v[:, first] - v[:, second]) for v in (a, b))
+    else:
+        if method == "spearman": a, b = (stats.rankdata(v, axis=1) for v in (a, b))
+        a, b = (v - v.mean(1, keepdims=True) for v in (a, b))
     with np.errstate(invalid="ignore"): return (a*b).sum(1)/np.sqrt((a**2).sum(1)*(b**2).sum(1))
 
 def _bca_correlation(statistic, n_units, level, n_boot, seed):
@@ -256,6 +259,10 @@ def _check_same(x, y, ndim):
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if x.shape != y.shape or x.ndim != ndim: raise ValueError(f"shapes are {x.shape} and {y.shape}; two equal ones of {ndim} axes are needed")
     return x, y
+
+def _check_heads(x, y):
+    if x.shape[1] < 3: raise ValueError(f"there are {x.shape[1]} columns; a ranking needs at least 3")
+    if np.ptp(x.sum(0)) == 0 or np.ptp(y.sum(0)) == 0: raise ValueError("one of the two has the same mean in all columns; it has no ranking")
 
 def correlation(
     x: np.ndarray, # (P,) one number per pair
@@ -291,9 +298,64 @@ def agreement(
     x, y = _check_same(x, y, 2)
     (X, _), (Y, _) = _check_table(x, cluster), _check_table(y, cluster)
     _check_correlation(len(X), method)
-    if x.shape[1] < 3: raise ValueError(f"there are {x.shape[1]} columns; a ranking needs at least 3")
-    if np.ptp(X.sum(0)) == 0 or np.ptp(Y.sum(0)) == 0: raise ValueError("one of the two has the same mean in all columns; it has no ranking")
+    _check_heads(x, y)
     return _bca_correlation(lambda w: _rows_correlate(w @ X, w @ Y, method), len(X), level, n_boot, seed)
+
+# %% ../nbs/30_statistics.ipynb #4ccd567f
+def pair_agreement(
+    x: np.ndarray, # (P, U) effects of U heads
+    y: np.ndarray, # (P, U) the same pairs and heads by another method or in another condition
+    cluster: np.ndarray | None = None, # (P,) cluster of each pair; None: all pairs are independent
+    method: str = "spearman", # or 'pearson', 'kendall'
+    level: float = .95, # coverage
+    n_boot: int = 2000, # resamples
+    seed: int = 0, # of the resamples
+) -> dict: # estimate, lo, hi, undefined (pairs without a ranking)
+    "Mean over pairs of the correlation across heads."
+    x, y = _check_same(x, y, 2)
+    _check_correlation(len(_check_table(x, cluster)[0]), method)
+    _check_heads(x, y)
+    each = _rows_correlate(x, y, method)
+    kept = np.isfinite(each)
+    if kept.sum() < 2: raise ValueError(f"only {kept.sum()} of {len(each)} pairs have a ranking by both methods; two are needed")
+    b = bootstrap(each[kept, None], cluster=None if cluster is None else np.asarray(cluster)[kept], level=level, n_boot=n_boot, seed=seed)
+    return dict(estimate=float(b["estimate"][0]), lo=max(-1., float(b["lo"][0])), hi=min(1., float(b["hi"][0])), undefined=int((~kept).sum()))
+
+# %% ../nbs/30_statistics.ipynb #ee45ac7e
+def _across(w, A, X, Y, method):
+    "Correlations across halves of weighted units, averaged over the cuts A (S, G): raw, ceiling, ratio, each (R,)."
+    r = lambda a, b: _rows_correlate(a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1]), method).reshape(len(w), -1).mean(1)
+    first, second = w[:, None]*A, w[:, None]*(1 - A)
+    xa, xb, ya, yb = first @ X, second @ X, first @ Y, second @ Y
+    raw, within = (r(xa, yb) + r(xb, ya))/2, [np.maximum(r(xa, xb), 0), np.maximum(r(ya, yb), 0)]
+    ceiling = np.sqrt(within[0]*within[1])
+    return np.stack([raw, ceiling, np.where(ceiling > 0, raw/np.where(ceiling > 0, ceiling, 1), np.nan)])
+
+# %% ../nbs/30_statistics.ipynb #bc768e7b
+def across_halves(
+    x: np.ndarray, # (P, U) effects of U heads
+    y: np.ndarray, # (P, U) the same pairs and heads by another method or in another condition
+    cluster: np.ndarray | None = None, # (P,) cluster of each pair; None: all pairs are independent
+    method: str = "spearman", # or 'pearson', 'kendall'
+    n_splits: int = 20, # random cuts into halves
+    level: float = .95, # coverage
+    n_boot: int = 500, # resamples
+    seed: int = 0, # of cuts and resamples
+) -> dict: # raw, ceiling and ratio, each with _lo and _hi
+    "Agreement of two rankings of heads on different pairs, and relative to the noise ceiling."
+    x, y = _check_same(x, y, 2)
+    (X, _), (Y, _), rng = _check_table(x, cluster), _check_table(y, cluster), np.random.default_rng(seed)
+    _check_correlation(len(X), method)
+    if len(X) < 8: raise ValueError(f"there are {len(X)} independent units; halves of at least 4 are needed")
+    _check_heads(x, y)
+    A = (rng.random((n_splits, len(X))).argsort(1) < len(X)//2).astype(float)
+    estimate = _across(np.ones((1, len(X))), A, X, Y, method)[:, 0]
+    drawn = np.concatenate([_across(w, A, X, Y, method) for w in _weights(len(X), n_boot, rng, 50)], 1)
+    away = np.nanmax(np.abs(np.nanquantile(drawn, [(1 - level)/2, (1 + level)/2], axis=1) - estimate), 0, initial=0)
+    raw, ceiling, ratio = np.stack([estimate, estimate - away, estimate + away], 1)
+    if not ceiling[1] > 0: ratio = np.full(3, np.nan)
+    limited = {"raw": raw.clip(-1, 1), "ceiling": ceiling.clip(0, 1), "ratio": ratio}
+    return {f"{name}{end}": float(v) for name, values in limited.items() for end, v in zip(("", "_lo", "_hi"), values)}
 
 # %% ../nbs/30_statistics.ipynb #8b38f525
 def hedges_j(

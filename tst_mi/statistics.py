@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['EXACT_LIMIT', 'METHODS', 'INTERVALS', 'CORRELATIONS', 'RANKINGS', 'VERDICTS', 'LEAST_WITHOUT_CONTROL', 'smallest_p',
-           'fewest_discoveries', 'sign_patterns', 'sign_flip', 'adjust', 'bootstrap', 'bootstrap_test', 'correlation',
-           'agreement', 'pair_agreement', 'across_halves', 'compare_rankings', 'hedges_j', 'd_z',
-           'standardised_differences', 'rank_biserial', 'cliff_delta', 'equivalent', 'classical_tests', 'verdict',
-           'infer', 'design_effect', 'variance_components', 'heterogeneity', 'power', 'detectable', 'units_needed']
+           'fewest_discoveries', 'sign_patterns', 'sign_flip', 'adjust', 'bootstrap', 'bootstrap_test',
+           'row_correlations', 'correlation', 'agreement', 'pair_agreement', 'across_halves', 'compare_rankings',
+           'hedges_j', 'd_z', 'standardised_differences', 'rank_biserial', 'cliff_delta', 'equivalent',
+           'classical_tests', 'verdict', 'infer', 'design_effect', 'variance_components', 'heterogeneity', 'power',
+           'detectable', 'units_needed']
 
 # %% ../nbs/30_statistics.ipynb #4c7d3823
 import warnings
@@ -228,11 +229,16 @@ def bootstrap_test(
     p = np.minimum(1, 2*np.minimum(greater, less))
     return t, p, greater, np.maximum(p, ((peak[:, None] >= np.abs(t)).sum(0) + 1)/(n_boot + 1))
 
-# %% ../nbs/30_statistics.ipynb #98bb1803
+# %% ../nbs/30_statistics.ipynb #bbd299d6
 CORRELATIONS = {"pearson": stats.pearsonr, "spearman": stats.spearmanr, "kendall": stats.kendalltau}  # name -> scipy's function
+RANKINGS = (*CORRELATIONS, "top_quarter")  # ways to compare two rankings of heads
 
-def _rows_correlate(a, b, method):
-    "Correlation of each row of a (R, U) with the same row of b."
+def row_correlations(
+    a: np.ndarray, # (R, U) float
+    b: np.ndarray, # (R, U) float
+    method: str, # one of `RANKINGS`
+) -> np.ndarray: # (R,); NaN where a row does not vary
+    "Correlation of each row of a with the same row of b."
     if method == "top_quarter": a, b = (np.where(np.ptp(v, axis=1, keepdims=True) > 0, stats.rankdata(v, "ordinal", axis=1) > .75*v.shape[1], 0) for v in (a, b))
     if method == "kendall":  # tau-b is the cosine of the signs of all differences
         first, second = np.triu_indices(a.shape[1], 1)
@@ -281,9 +287,7 @@ def correlation(
         return CORRELATIONS[method](x[rows], y[rows]).statistic if np.ptp(x[rows]) and np.ptp(y[rows]) else np.nan
     return _bca_correlation(lambda weights: np.array([one(w) for w in weights]), n_units, level, n_boot, seed)
 
-# %% ../nbs/30_statistics.ipynb #054498a0
-RANKINGS = (*CORRELATIONS, "top_quarter")  # ways to compare two rankings of heads
-
+# %% ../nbs/30_statistics.ipynb #da0061bc
 def _check_rankings(x, y, cluster, method, least=5):
     "Sums per unit of x (G, U) and of each version of y, after checks."
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
@@ -309,7 +313,7 @@ def agreement(
 ) -> dict: # estimate, lo, hi
     "Correlation of two sets of mean effects across heads, with a BCa interval that resamples units."
     X, Y = _check_rankings(x, y, cluster, method)
-    return _bca_correlation(lambda w: _mean(lambda v: _rows_correlate(w @ X, w @ v, method), Y), len(X), level, n_boot, seed)
+    return _bca_correlation(lambda w: _mean(lambda v: row_correlations(w @ X, w @ v, method), Y), len(X), level, n_boot, seed)
 
 # %% ../nbs/30_statistics.ipynb #4ccd567f
 def pair_agreement(
@@ -324,7 +328,7 @@ def pair_agreement(
     "Mean over pairs of the correlation across heads."
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     _check_rankings(x, y, cluster, method)
-    each = _mean(lambda v: _rows_correlate(x, v, method), y.reshape(-1, *x.shape))
+    each = _mean(lambda v: row_correlations(x, v, method), y.reshape(-1, *x.shape))
     kept = np.isfinite(each)
     if kept.sum() < 2: raise ValueError(f"only {kept.sum()} of {len(each)} pairs have a ranking by both methods; two are needed")
     b = bootstrap(each[kept, None], cluster=None if cluster is None else np.asarray(cluster)[kept], level=level, n_boot=n_boot, seed=seed)
@@ -333,7 +337,7 @@ def pair_agreement(
 # %% ../nbs/30_statistics.ipynb #ee45ac7e
 def _across(w, A, X, Y, method):
     "Correlations across halves of weighted units, averaged over the cuts A (S, G): raw, ceiling, ratio, each (R,)."
-    r = lambda a, b: _rows_correlate(a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1]), method).reshape(len(w), -1).mean(1)
+    r = lambda a, b: row_correlations(a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1]), method).reshape(len(w), -1).mean(1)
     first, second = w[:, None]*A, w[:, None]*(1 - A)
     xa, xb, halves = first @ X, second @ X, [(first @ v, second @ v) for v in Y]
     raw, own = _mean(lambda h: (r(xa, h[1]) + r(xb, h[0]))/2, halves), _mean(lambda h: r(*h), halves)

@@ -44,7 +44,7 @@ def perturb(
     kind: str, # a key of `GRID`
     strength: float, # see the table above; 0 changes nothing
     seed: int = 0, # of noise, warp and direction, which do not depend on the strength
-    scale: np.ndarray | None = None, # (C,) for 'gaussian': standard deviation of each channel; None: that of X
+    scale: np.ndarray | None = None, # (C,) for 'gaussian': what one s.d. of each channel is; None: its s.d. in each series
 ) -> np.ndarray: # (N, T, C), of X's dtype
     "Perturbed copies of all instances, each on its own."
     X = np.asarray(X)
@@ -53,8 +53,8 @@ def perturb(
     if not 0 <= strength < np.inf: raise ValueError(f"strength is {strength}; it must be a number of at least 0")
     if kind == "time_warp" and strength >= 1: raise ValueError(f"strength is {strength}; from 1 on, a time warp runs backwards")
     if kind == "phase_shift" and (strength != int(strength) or strength >= X.shape[1]): raise ValueError(f"strength is {strength}; a phase shift is a whole number of steps, fewer than the {X.shape[1]} that the series have")
-    scale = X.std((0, 1), dtype=np.float64) if scale is None else np.asarray(scale, dtype=float)
-    if scale.shape != X.shape[2:]: raise ValueError(f"scale has shape {scale.shape}; one number for each of the {X.shape[2]} channels is needed")
+    scale = X.std(1, keepdims=True, dtype=np.float64) if scale is None else np.asarray(scale, dtype=float)
+    if scale.shape[-1:] != X.shape[2:] or scale.ndim not in (1, 3): raise ValueError(f"scale has shape {scale.shape}; one number for each of the {X.shape[2]} channels is needed")
     if not isinstance(seed, Integral): raise ValueError(f"seed is {seed!r}; it must be a whole number")
     strength = int(strength) if kind == "phase_shift" else strength
     return _KINDS[kind](X.astype(np.float64), strength, np.random.default_rng(seed), scale).astype(X.dtype)

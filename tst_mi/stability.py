@@ -68,10 +68,11 @@ def _rows(before, after, cluster, keep, options):
     "Comparison of the kept pairs: one row per statistic."
     (x, gap, p), (y, new_gap, new_p) = (v[keep] for v in before), (v[:, keep] for v in after)
     units, names = len(np.unique(cluster[keep])), options["statistics"]
+    if not units: return pd.DataFrame({"statistic": names, "n": 0, "units": 0})
     table = compare_rankings(x, y, cluster[keep], **options) if units >= 8 else pd.DataFrame({"statistic": names})
     score = [published_score(p, v) for v in new_p]
-    spread = [np.std([row_correlations(x.mean(0)[None], v.mean(0)[None], name)[0] for v in y], ddof=1) if units and len(y) > 1 else np.nan for name in names]
-    facts = dict(n=int(keep.sum()), units=units, gap_kept=new_gap.mean()/gap.mean() if units else np.nan, composite=np.nanmean(score) if np.isfinite(score).any() else np.nan)
+    spread = [np.std([row_correlations(x.mean(0)[None], v.mean(0)[None], name)[0] for v in y], ddof=1) if len(y) > 1 else np.nan for name in names]
+    facts = dict(n=int(keep.sum()), units=units, gap_kept=new_gap.mean()/gap.mean(), gap_chosen=gap.mean()/before[1].mean(), composite=np.nanmean(score) if np.isfinite(score).any() else np.nan)
     return table.assign(**facts, between_seeds=spread)
 
 # %% ../nbs/50_stability.ipynb #db22d1f5
@@ -104,7 +105,7 @@ def stability(
             survives = np.all([run[-1].all(0) for run in runs], 0)
             for (strength, run), (name, keep) in product(zip(strengths, runs), (("surviving", survives), ("all", survives | True))):
                 rows = _rows(before, run[:3], cluster, keep, options)
-                parts[d, kind, strength, name] = rows.assign(survival=run[-1].mean(), survival_all=survives.mean(), gap_chosen=before[1][keep].mean()/before[1].mean())
+                parts[d, kind, strength, name] = rows.assign(survival=run[-1].mean(), survival_all=survives.mean())
     return pd.concat(parts, names=["direction", "kind", "strength", "pairs"]).droplevel(-1).reset_index()
 
 # %% ../nbs/50_stability.ipynb #6254aaf1

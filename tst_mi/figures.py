@@ -14,46 +14,66 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 # %% ../nbs/70_figures.ipynb #47b304dc
-COLUMN, PAGE = 3.4, 7.  # inches: widths of one and of two columns in print
-STYLE = {"font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8, "axes.spines.top": False, "axes.spines.right": False,
-         "figure.dpi": 100, "legend.frameon": False, "pdf.fonttype": 42, "svg.hashsalt": "tst_mi"}
+COLUMN, PAGE = 3.5, 7.  # inches: widths of one and of two columns in print
+STYLE = {"font.size": 7, "axes.titlesize": 8, "axes.labelsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7, "figure.titlesize": 9, "lines.linewidth": .8,
+         "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": .6, "xtick.major.width": .6, "ytick.major.width": .6, "legend.frameon": False,
+         "axes.prop_cycle": plt.cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]),
+         "figure.dpi": 100, "pdf.fonttype": 42, "svg.hashsalt": "tst_mi"}
 MARKS = {"causal+": "+", "causal-": "−", "negligible": "0", "undecided": "?", "untestable": "×"}  # verdict -> sign
 SHAPES = {"causal+": "^", "causal-": "v", "negligible": "s", "undecided": "o", "untestable": "x"}  # verdict -> marker
 COLOURS = {"causal+": "#D55E00", "causal-": "#0072B2", "negligible": "#009E73", "undecided": "#999999", "untestable": "#CCCCCC"}  # verdict -> colour
 
-# %% ../nbs/70_figures.ipynb #404e8b69
-def _importance_panel(ax, heads, limit):
-    "Draw one direction; returns the image."
-    usable = heads.recovery.notna().all()
-    value = (heads.recovery*100 if usable else heads["mean"]).to_numpy()
-    shape = heads.layer.max() + 1, heads["head"].max() + 1
-    image = ax.imshow(value.reshape(shape), cmap="PuOr_r", vmin=-limit, vmax=limit, origin="lower", aspect="auto")
-    for (row, v) in zip(heads.itertuples(), value):
-        ink = "white" if abs(v) > .65*limit else "black"
-        ax.text(row.head, row.layer, f"{v:.1f}" if usable else f"{v:.2g}", ha="center", va="bottom", color=ink, fontsize=7)
-        ax.text(row.head, row.layer, MARKS[row.verdict], ha="center", va="top", color=ink, fontsize=10, fontweight="bold")
+# %% ../nbs/70_figures.ipynb #4afdf04e
+def _cells(heads):
+    "For each dataset and direction its row, column, title and part of the table."
+    named = heads if "name" in heads else heads.assign(name="")
+    names, most = list(dict.fromkeys(named["name"])), named.groupby("name").direction.nunique().max()
+    for (k, d), part in [((k, d), part) for k, name in enumerate(names) for d, (_, part) in enumerate(named[named["name"] == name].groupby("direction", sort=False))]:
+        about = f"{part.direction.iloc[0]} ({part.quantity.iloc[0]}, n = {part.n.iloc[0]})"
+        where = (0, d) if len(names) == 1 else (k//3*most + d, k % 3)
+        yield *where, about if len(names) == 1 else f"{names[k]}\n{about}", part
+
+def _grid(heads, height, **options):
+    "A figure of as many panels as are needed, each `height` inches high, and (axes, title, part) of those in use."
+    cells = list(_cells(heads))
+    rows, columns = (1 + max(c[i] for c in cells) for i in (0, 1))
+    fig, axes = plt.subplots(rows, columns, figsize=(COLUMN if columns == 1 else PAGE, .6 + rows*height), layout="constrained", squeeze=False, **options)
+    for r, c in set(np.ndindex(rows, columns)) - {cell[:2] for cell in cells}: axes[r, c].axis("off")
+    return fig, [(axes[r, c], title, part) for r, c, title, part in cells]
+
+# %% ../nbs/70_figures.ipynb #18531def
+def _importance_panel(ax, heads, limit, size):
+    "Draw one direction, with numbers of `size` points; returns the image."
+    shape, usable = (heads.layer.max() + 1, heads["head"].max() + 1), heads.recovery.notna().all()
+    value = pd.Series((heads.recovery*100 if usable else heads["mean"]).to_numpy(), pd.MultiIndex.from_frame(heads[["layer", "head"]]))
+    limit = limit if usable else float(value.abs().max()) or 1.
+    image = ax.imshow(value.unstack().reindex(index=range(shape[0]), columns=range(shape[1])), cmap="PuOr_r", vmin=-limit, vmax=limit, origin="lower", aspect="auto")
+    for row, v in zip(heads.itertuples(), value):
+        ink = "white" if np.dot(image.to_rgba(v)[:3], (.299, .587, .114)) < .5 else "black"
+        ax.text(row.head, row.layer, f"{v:.1f}" if usable else f"{v:.2g}", ha="center", va="bottom", color=ink, fontsize=size)
+        ax.text(row.head, row.layer, MARKS[row.verdict], ha="center", va="top", color=ink, fontsize=size + 2, fontweight="bold")
     ax.set(xticks=range(shape[1]), yticks=range(shape[0]), xlabel="head", ylabel="layer")
     ax.spines[:].set_visible(False)
-    return image, "recovery (% of the gap)" if usable else "mean effect (logits)"
+    return image
 
-# %% ../nbs/70_figures.ipynb #d0e88a1c
+# %% ../nbs/70_figures.ipynb #4d05f231
 def head_importance(
-    heads: pd.DataFrame, # the table `heads` of an analysis: one row per direction, layer and head
+    heads: pd.DataFrame, # the table `heads` of an analysis: one row per direction, layer and head; of several, with a column `name`
     title: str = "", # above the panels
-    limit: float | None = None, # end of the colour scale; give the same to make figures comparable; None fits the data
-) -> Figure: # one panel per direction
-    "Heatmap of all heads with verdict marks, one panel per direction."
-    parts, recovery = list(heads.groupby("direction", sort=False)), heads.recovery.notna().all()
-    if limit is None and recovery: limit = float(heads.recovery.abs().max()*100)  # one scale for all panels
+    limit: float | None = None, # end of the colour scale in percent; give the same to make figures comparable; None fits the data
+) -> Figure: # one panel per dataset and direction
+    "Heatmap of all heads with verdict marks, one panel per dataset and direction."
+    if limit is None and heads.recovery.notna().any(): limit = float(heads.recovery.abs().max()*100)  # one scale for all panels
     with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(1, len(parts), figsize=(4.6*len(parts), 2.4), layout="constrained", squeeze=False)
-        for ax, (direction, part) in zip(axes[0], parts):
-            image, label = _importance_panel(ax, part, limit or float(part["mean"].abs().max()) or 1.)
-            ax.set_title(f"{direction} ({part.quantity.iloc[0]}, n = {part.n.iloc[0]})")
-            fig.colorbar(image, ax=ax, label=label, shrink=.9)
-        shown = [v for v in MARKS if (heads.verdict == v).any()]
-        fig.suptitle(title, fontsize=10)
-        fig.supxlabel("   ".join(f"{MARKS[v]}  {v}" for v in shown), fontsize=8)
+        fig, cells = _grid(heads, .5 + .34*(1 + heads.layer.max()))
+        drawn = [(ax, _importance_panel(ax, part, limit, 7 if len(fig.axes) < 3 else 6), part.recovery.notna().all()) for ax, _, part in cells]
+        for ax, about, _ in cells: ax.set_title(about)
+        for ax, image, usable in drawn:
+            if not usable: fig.colorbar(image, ax=ax, label="mean effect (logits)")
+        shared = [image for _, image, usable in drawn if usable]
+        if shared: fig.colorbar(shared[0], ax=[ax for ax, _, usable in drawn if usable], label="recovery (% of the gap)", fraction=.05, aspect=25, pad=.02)
+        fig.supxlabel("   ".join(f"{MARKS[v]}  {v}" for v in MARKS if (heads.verdict == v).any()), fontsize=7)
+        fig.suptitle(title)
         plt.close(fig)
     return fig
 
@@ -64,13 +84,14 @@ def _forest_panel(ax, heads):
     for v, part in heads.groupby("verdict"):
         rows = y[heads.verdict == v]
         ax.hlines(rows, part.band_lo, part.band_hi, color=COLOURS[v], lw=.8)
-        ax.hlines(rows, part.lo, part.hi, color=COLOURS[v], lw=2.6)
-        ax.plot(part["mean"], rows, SHAPES[v], ls="", color=COLOURS[v], ms=4)
+        ax.hlines(rows, part.lo, part.hi, color=COLOURS[v], lw=2.2)
+        ax.plot(part["mean"], rows, SHAPES[v], ls="", color=COLOURS[v], ms=3.5)
     if heads.negative_mean.notna().all():
         ax.hlines(y + .3, heads.negative_lo, heads.negative_hi, color="black", lw=.6)
-        ax.plot(heads.negative_mean, y + .3, "D", mfc="white", mec="black", mew=.6, ms=3)
+        ax.plot(heads.negative_mean, y + .3, "D", mfc="white", mec="black", mew=.6, ms=2.5)
     ax.axvline(0, color="black", lw=.6)
     ax.set(yticks=y, yticklabels=[f"L{r.layer} H{r.head}" for r in heads.itertuples()], ylim=(len(heads) - .2, -.8), xlabel=f"{heads.quantity.iloc[0]} (logits)")
+    ax.tick_params(axis="y", labelsize=6)
 
 # %% ../nbs/70_figures.ipynb #61f921c8
 def _verdict_legend(fig, verdicts, *further):
@@ -79,20 +100,19 @@ def _verdict_legend(fig, verdicts, *further):
     fig.legend(*zip(*entries), loc="outside lower center", ncols=len(entries), fontsize=7, handletextpad=.2, columnspacing=1.2)
 
 def forest(
-    heads: pd.DataFrame, # the table `heads` of an analysis
+    heads: pd.DataFrame, # the table `heads` of an analysis; of several, with a column `name`
     title: str = "", # above the panels
-) -> Figure: # one panel per direction
+) -> Figure: # one panel per dataset and direction
     "Means with intervals, simultaneous bands and the negative control."
-    parts = list(heads.groupby("direction", sort=False))
+    parts = [part[["layer", "head"]].to_numpy().tolist() for *_, part in _cells(heads)]
     with plt.rc_context(STYLE):
-        height = .8 + .17*heads.groupby("direction").size().max()
-        fig, axes = plt.subplots(1, len(parts), figsize=(3.6*len(parts) + 1, height), layout="constrained", squeeze=False, sharey=True)
-        for ax, (direction, part) in zip(axes[0], parts):
+        fig, cells = _grid(heads, .3 + .145*max(map(len, parts)), sharey="row" if all(p == parts[0] for p in parts) else False)
+        for ax, about, part in cells:
             _forest_panel(ax, part)
-            ax.set_title(f"{direction} (n = {part.n.iloc[0]})")
+            ax.set_title(about)
         diamond = Line2D([], [], marker="D", ls="", mfc="white", mec="black", mew=.6, ms=3), "negative control"
         _verdict_legend(fig, heads.verdict, *[diamond]*int(heads.negative_mean.notna().any()))
-        fig.suptitle(title, fontsize=10)
+        fig.suptitle(title)
         plt.close(fig)
     return fig
 
@@ -106,9 +126,9 @@ def triple(
     "The three instances of a triple, and their effects head by head."
     part = effects[(effects.pair == row.pair) & (effects.layer == layer)]
     with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(1, 4, figsize=(8.4, 2.1), layout="constrained", width_ratios=[1, 1, 1, 1.3])
+        fig, axes = plt.subplots(1, 4, figsize=(PAGE, 1.8), layout="constrained", width_ratios=[1, 1, 1, 1.3])
         for ax, role in zip(axes, ("base", "source", "control")):
-            ax.plot(data.X_test[getattr(row, role)], lw=.7)
+            ax.plot(data.X_test[getattr(row, role)], lw=.6)
             wrong = row.direction == "denoising" and role == "base" or row.direction == "noising" and role == "source"
             ax.set(title=f"{role}: class {data.classes[data.y_test[getattr(row, role)]]}" + (f", taken for {data.classes[row.foil]}" if wrong else ""), xlabel="time step")
             ax.sharey(axes[0])
@@ -121,34 +141,42 @@ def triple(
     return fig
 
 # %% ../nbs/70_figures.ipynb #9ad8f4be
-def _placebo_panel(axes, heads, placebo, alpha):
+def _placebo_panel(top, below, heads, placebo, alpha):
     "Observed t above, the histogram of placebo t below."
-    top, below = axes
     for v, part in heads[heads.t.notna()].groupby("verdict"): top.plot(part.t, part.layer, SHAPES[v], ls="", color=COLOURS[v], mec="black", mew=.3, ms=4.5, alpha=.8)
     if heads.t.isna().all(): top.text(.5, .5, "untestable: no statistic", ha="center", va="center", transform=top.transAxes)
-    below.hist(placebo.t, bins=40, density=True, color="#BBBBBB")
-    limit = placebo.t.abs().groupby(placebo.run).max().quantile(1 - alpha)
-    for ax in axes:
-        for x in (-limit, limit): ax.axvline(x, color="black", ls=":", lw=.8)
+    below.sharex(top)
+    if len(placebo):
+        below.hist(placebo.t, bins=40, density=True, color="#999999")
+        limit = placebo.t.abs().groupby(placebo.run).max().quantile(1 - alpha)
+        for ax in (top, below):
+            for x in (-limit, limit): ax.axvline(x, color="black", ls=":", lw=.8)
+        below.text(.99, .97, f"{placebo.run.nunique()} runs,\nn = {placebo.n.mean():.0f}", ha="right", va="top", fontsize=6, transform=below.transAxes)
+    else: below.text(.5, .5, "no placebo runs", ha="center", va="center", transform=below.transAxes)
     top.set(ylim=(-.6, heads.layer.max() + .6), yticks=range(heads.layer.max() + 1), ylabel="layer")
     top.tick_params(labelbottom=False)
     below.set(xlabel="t-statistic", ylabel="density")
 
+# %% ../nbs/70_figures.ipynb #4fe2b6a9
 def placebo_null(
-    heads: pd.DataFrame, # the table `heads` of an analysis
-    placebo: pd.DataFrame, # the table of `placebo_runs`
+    heads: pd.DataFrame, # the table `heads` of an analysis; of several, with a column `name`
+    placebo: pd.DataFrame, # the table of `placebo_runs`; of several networks, with a column `name`
     title: str = "", # above the panels
     alpha: float = .05, # the dotted lines leave out this share of placebo runs
-) -> Figure: # per direction, observed statistics above those of the placebo
+) -> Figure: # per dataset and direction, observed statistics above those of the placebo
     "Observed t-statistics against those of placebo triples."
-    parts = list(heads.groupby("direction", sort=False))
+    cells = list(_cells(heads))
+    rows, columns = (1 + max(c[i] for c in cells) for i in (0, 1))
     with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(2, len(parts), figsize=(COLUMN*len(parts), 2.4), layout="constrained", squeeze=False, sharex="col", height_ratios=[1, 1.2])
-        for column, (direction, part) in zip(axes.T, parts):
-            _placebo_panel(column, part, placebo, alpha)
-            column[0].set_title(f"{direction} (n = {part.n.iloc[0]}; {placebo.run.nunique()} placebo runs, n = {placebo.n.mean():.0f})", fontsize=8)
+        fig, axes = plt.subplots(2*rows, columns, figsize=(COLUMN if columns == 1 else PAGE, .4 + 1.7*rows), layout="constrained", squeeze=False, height_ratios=[1, 1.2]*rows)
+        for ax in axes.flat: ax.axis("off")
+        for r, c, about, part in cells:
+            pair = axes[2*r, c], axes[2*r + 1, c]
+            for ax in pair: ax.axis("on")
+            _placebo_panel(*pair, part, placebo[placebo["name"] == part["name"].iloc[0]] if "name" in placebo else placebo, alpha)
+            pair[0].set_title(about)
         _verdict_legend(fig, heads.verdict)
-        fig.suptitle(title, fontsize=9)
+        fig.suptitle(title)
         plt.close(fig)
     return fig
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
 
-from .figures import COLOURS, COLUMN, PAGE, STYLE
+from .figures import COLOURS, COLUMN, PAGE, STYLE, role_text
 
 # %% ../nbs/71_maps.ipynb #62ac1c19
 def _signals(axes, series):
@@ -56,7 +56,7 @@ def position_map(
     limit = float(table.abs().max(axis=None)) or 1.
     with plt.rc_context(STYLE):
         fig, axes = plt.subplots(3, 1, figsize=(COLUMN, 1.8 + .075*len(table)), layout="constrained", sharex=True, height_ratios=[.45, .45, .075*len(table)])
-        _signals(axes, {f"{role}\nclass {data.classes[data.y_test[getattr(row, role)]]}": data.X_test[getattr(row, role)] for role in ("base", "source")})
+        _signals(axes, {f"{role}:\n{role_text(data, row, role)}".replace(", ", ",\n"): data.X_test[getattr(row, role)] for role in ("base", "source")})
         edges = table.columns.min() - .5, table.columns.max() + .5
         image = axes[2].imshow(table.reindex(columns=range(table.columns.min(), table.columns.max() + 1)), cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest", extent=(*edges, len(table) - .5, -.5))
         _head_rows(axes[2], table, table.index.get_level_values("layer").to_numpy())

@@ -63,7 +63,7 @@ def head_importance(
     limit: float | None = None, # end of the colour scale in percent; give the same to make figures comparable; None fits the data
 ) -> Figure: # one panel per dataset and direction
     "Heatmap of all heads with verdict marks, one panel per dataset and direction."
-    if limit is None and heads.recovery.notna().any(): limit = float(heads.recovery.abs().max()*100)  # one scale for all panels
+    if limit is None and heads.recovery.notna().any(): limit = float(heads.recovery.abs().max()*100) or 1.  # one scale for all panels
     with plt.rc_context(STYLE):
         fig, cells = _grid(heads, .5 + .34*(1 + heads.layer.max()))
         drawn = [(ax, _importance_panel(ax, part, limit, 7 if len(fig.axes) < 3 else 6), part.recovery.notna().all()) for ax, _, part in cells]

@@ -157,7 +157,7 @@ def draw_graph(
         if not graph.edges: fig.text(.5, .01, "No edge survives inference.", ha="center", va="bottom", fontweight="bold")
         ax.set(xlim=(-.3, 2.3), ylim=(bottom - 1, 2.6), title=title)
         ax.axis("off")
-        says = {"causal+": "towards the donor's class", "causal-": "away from it"}
+        says = {"causal+": "moves the output as the donor would", "causal-": "the other way"}
         keys = [(Line2D([], [], color=COLOURS[s], ls=DASHES[s], lw=2), says[s]) for s in says if s in {sign for *_, sign in graph.edges(data="sign")}]
         most = ", ".join(f"from {kind} {100*w:.1f} %" if defined else f"from {kind} {w:.2g} logits" for kind, w in widest[::-1].items())
         if keys: fig.legend(*zip(*keys), loc="outside lower center", ncols=2, title=f"widest edges: {most}" + " of the gap"*defined, title_fontsize=7)

@@ -87,14 +87,13 @@ def _curves(table):
         label = name if table[table["name"] == name].direction.nunique() == 1 else f"{name}, {d}"
         yield label, dict(color=colours[k % len(colours)], marker="osD^vPX"[k % 7], ls="--" if second else "-", mfc="white" if second else None), part
 
-def _stability_panel(top, below, part, value, place, label, style):
-    "Draw one dataset and direction into the panel of one kind, moved sideways by `place`."
+def _stability_panel(top, below, part, grid, value, place, style):
+    "Draw one dataset and direction into the panel of one kind, whose strengths are `grid`, moved sideways by `place`."
     part = part.sort_values("strength")
-    x = np.arange(len(part)) + place
+    x = np.searchsorted(grid, part.strength) + place
     _points(top, x, None, part, value, False, **style)
     if value == "across_halves": top.plot(x, part.ceiling, ":", color=style["color"], lw=1)
     below.plot(x, 100*part.survival, ms=3, **style)
-    below.set(xticks=range(len(part)), xticklabels=[f"{s:g}" for s in part.strength], xlim=(-.5, len(part) - .5))
 
 # %% ../nbs/72_paper.ipynb #f3e05443
 def stability_curves(
@@ -109,12 +108,12 @@ def stability_curves(
     with plt.rc_context(STYLE):
         fig, axes = plt.subplots(2, len(kinds), figsize=(COLUMN if len(kinds) == 1 else PAGE, 3.), layout="constrained", squeeze=False, sharey="row", sharex="col", height_ratios=[3, 1])
         for (top, below), kind in zip(axes.T, kinds):
-            for k, (label, style, part) in enumerate(curves):
-                if (part.kind == kind).any(): _stability_panel(top, below, part[part.kind == kind], value, (k - (len(curves) - 1)/2)*.5/len(curves), label, style)
+            grid = np.unique(table.strength[table.kind == kind])
+            for k, (_, style, part) in enumerate(curves): _stability_panel(top, below, part[part.kind == kind], grid, value, (k - (len(curves) - 1)/2)*.5/len(curves), style)
             about, unit = KINDS.get(kind, (kind, "strength"))
             top.axhline(1 if value == "ratio" else 0, color="black", lw=.6, ls=":" if value == "ratio" else "-")
             top.set(title=about)
-            below.set(xlabel=unit, ylim=(min(0, below.get_ylim()[0]), 105), yticks=(0, 50, 100))
+            below.set(xlabel=unit, ylim=(0, 109), yticks=(0, 50, 100), xticks=range(len(grid)), xticklabels=[f"{s:g}" for s in grid], xlim=(-.5, len(grid) - .5))
         axes[0, 0].set_ylabel({"across_halves": "agreement across halves", "ratio": "agreement / ceiling"}.get(value, value) + f"\n({LABELS.get(statistic, statistic)})")
         axes[1, 0].set_ylabel("pairs kept (%)")
         keys = [(Line2D([], [], ms=3.5, **style), label) for label, style, _ in curves] + [(Line2D([], [], ls=":", color="black"), "noise ceiling")]
@@ -125,16 +124,16 @@ def stability_curves(
 
 # %% ../nbs/72_paper.ipynb #0cc0c451
 RANKS = tuple(f"{name}{end}" for name in ("per_pair", "dataset", "across_halves", "ceiling", "ratio") for end in ("", "_lo", "_hi"))  # numbers of `compare_rankings`
-FILES = {"summary.json": (), "heads.csv": ("direction", "layer", "head", "quantity", "n", "mean", "lo", "hi", "t", "q", "recovery", "verdict"), "power.csv": ("direction", "layer", "head", "mde", "mde_recovery", "units_needed"),
-         "baselines.csv": ("direction", "method", "statistic", *RANKS), "stability.csv": ("direction", "kind", "strength", "statistic", *RANKS, "survival"), "placebo.csv": ("run", "layer", "head", "n", "t")}  # file of a report -> columns it needs
+FILES = {"summary.json": ("n_train", "n_test", "classes", "test_accuracy", "n_heads", "directions"), "heads.csv": ("direction", "layer", "head", "quantity", "n", "mean", "lo", "hi", "t", "q", "recovery", "verdict"), "power.csv": ("direction", "layer", "head", "mde", "mde_recovery", "units_needed"),
+         "baselines.csv": ("direction", "method", "statistic", *RANKS), "stability.csv": ("direction", "kind", "strength", "statistic", *RANKS, "survival"), "placebo.csv": ("run", "layer", "head", "n", "t")}  # file of a report -> keys or columns it needs
 
 def _read(path, needed):
-    "One table of a report; one without rows still has its columns."
-    try: table = pd.read_csv(path)
+    "The record or a table of a report; a table without rows still has its columns."
+    try: table = json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else pd.read_csv(path)
     except pd.errors.EmptyDataError: table = pd.DataFrame()
-    missing = [c for c in needed if c not in table]
-    if missing and len(table): raise ValueError(f"{path} has no column {missing[0]!r}; run its report again with this version")
-    return table.reindex(columns=list(dict.fromkeys([*table, *needed])))
+    missing, record = [c for c in needed if c not in table], isinstance(table, dict)
+    if missing and (record or len(table)): raise ValueError(f"{path} has no {'entry' if record else 'column'} {missing[0]!r}; run its report again with this version")
+    return table if record else table.reindex(columns=list(dict.fromkeys([*table, *needed])))
 
 # %% ../nbs/72_paper.ipynb #a920b99e
 def collect(
@@ -153,8 +152,7 @@ def collect(
         tables = [_read(folder/n/file, FILES[file]).assign(name=n) for n in names]
         table = pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
         return table[["name", *table.columns.drop("name")]]
-    records = [{"name": n, **json.loads((folder/n/"summary.json").read_text(encoding="utf-8"))} for n in names]
-    return {"summary": records, **{Path(f).stem: stack(f) for f in FILES if f.endswith(".csv")}}
+    return {"summary": [{"name": n, **_read(folder/n/"summary.json", FILES["summary.json"])} for n in names], **{Path(f).stem: stack(f) for f in FILES if f.endswith(".csv")}}
 
 # %% ../nbs/72_paper.ipynb #4b983bd0
 def summary_table(
@@ -197,18 +195,21 @@ def power_table(
 def paper_tables(
     collected: dict, # what `collect` gave
 ) -> dict: # file name without suffix -> (title, table)
-    "Tables 1 to 5."
+    "Tables 1 to 5, as readers see them: `name` is called dataset."
+    words = {"name": "dataset", **{f"dataset{end}": f"same_pairs{end}" for end in ("", "_lo", "_hi")}}
     pick = lambda table, columns: collected[table][["name", "direction", *(c for c in columns if c in collected[table])]]
-    return {"table1_summary": ("Data, models, triples and verdicts", summary_table(collected)), "table2_heads": ("Heads with a causal verdict", significant_heads(collected)),
-            "table3_methods": ("Other methods against patching", pick("baselines", ["method", "statistic", *RANKS])),
-            "table4_stability": ("Rankings under perturbation", pick("stability", ["kind", "strength", "statistic", "survival", *RANKS])),
-            "table5_power": ("What could have been found", power_table(collected))}
+    tables = {"table1_summary": ("Data, models, triples and verdicts", summary_table(collected)), "table2_heads": ("Heads with a causal verdict", significant_heads(collected)),
+              "table3_methods": ("Other methods against patching", pick("baselines", ["method", "statistic", *RANKS])),
+              "table4_stability": ("Rankings under perturbation", pick("stability", ["kind", "strength", "statistic", "survival", *RANKS])),
+              "table5_power": ("What could have been found", power_table(collected))}
+    return {name: (title, table.rename(columns=words)) for name, (title, table) in tables.items()}
 
 # %% ../nbs/72_paper.ipynb #9a659a4c
 def _cell(v):
+    if pd.isna(v): return "–"
     if isinstance(v, (bool, np.bool_)): return "yes" if v else "no"
     if not isinstance(v, (float, np.floating)): return str(v).replace("|", "\\|")
-    return "–" if np.isnan(v) else ("∞" if v > 0 else "−∞") if np.isinf(v) else f"{v + 0.:.3g}"
+    return ("∞" if v > 0 else "−∞") if np.isinf(v) else f"{v + 0.:.3g}"
 
 def markdown(
     table: pd.DataFrame, # columns x, x_lo, x_hi (or mean, lo, hi) become one

@@ -28,10 +28,10 @@ def _cells(heads):
     "For each dataset and direction its row, column, title and part of the table."
     named = heads if "name" in heads else heads.assign(name="")
     names, most = list(dict.fromkeys(named["name"])), named.groupby("name").direction.nunique().max()
-    for (k, d), part in [((k, d), part) for k, name in enumerate(names) for d, (_, part) in enumerate(named[named["name"] == name].groupby("direction", sort=False))]:
-        about = f"{part.direction.iloc[0]} ({part.quantity.iloc[0]}, n = {part.n.iloc[0]})"
-        where = (0, d) if len(names) == 1 else (k//3*most + d, k % 3)
-        yield *where, about if len(names) == 1 else f"{names[k]}\n{about}", part
+    for k, name in enumerate(names):
+        for d, (direction, part) in enumerate(named[named["name"] == name].groupby("direction", sort=False)):
+            about = f"{direction} ({part.quantity.iloc[0]}, n = {part.n.iloc[0]})"
+            yield (0, d, about, part) if len(names) == 1 else (k//3*most + d, k % 3, f"{name}\n{about}", part)
 
 def _grid(heads, height, **options):
     "A figure of as many panels as are needed, each `height` inches high, and (axes, title, part) of those in use."

@@ -24,7 +24,7 @@ def _signals(axes, series):
         ax.set_ylabel(name, rotation=0, ha="right", va="center")
         ax.tick_params(labelbottom=False)
 
-def _head_rows(ax, values, layers):
+def _head_rows(ax, layers):
     "Write layers and heads beside the rows of a map; `layers` (U,) holds the layer of each row."
     starts = np.flatnonzero(np.diff(layers, prepend=layers[0] - 1))
     for s in starts[1:]: ax.axhline(s - .5, color="black", lw=.6)
@@ -59,7 +59,7 @@ def position_map(
         _signals(axes, {f"{role}:\n{role_text(data, row, role)}".replace(", ", ",\n"): data.X_test[getattr(row, role)] for role in ("base", "source")})
         edges = table.columns.min() - .5, table.columns.max() + .5
         image = axes[2].imshow(table.reindex(columns=range(table.columns.min(), table.columns.max() + 1)), cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest", extent=(*edges, len(table) - .5, -.5))
-        _head_rows(axes[2], table, table.index.get_level_values("layer").to_numpy())
+        _head_rows(axes[2], table.index.get_level_values("layer").to_numpy())
         what = f"mean {quantity} of {chosen.pair.nunique()} triples" if mean else f"{quantity} of one triple"
         fig.colorbar(image, ax=axes[2], label=f"{what}\n(logits)", aspect=18, pad=.02)
         axes[0].set_title(title)
@@ -86,7 +86,7 @@ def attention_overlay(
         axes[1].set_ylim(0)
         image = axes[2].imshow(rows, cmap="Blues", vmin=0, aspect="auto", interpolation="nearest")
         if single: axes[2].set(xlabel="time step attended to (key)", ylabel="attending (query)")
-        else: _head_rows(axes[2], rows, np.repeat(np.arange(attention.shape[0]), attention.shape[1]))
+        else: _head_rows(axes[2], np.repeat(np.arange(attention.shape[0]), attention.shape[1]))
         fig.colorbar(image, ax=axes[2], label="attention weight" if single else "weight, mean over queries", aspect=18, pad=.02)
         axes[0].set_title(title)
         plt.close(fig)
@@ -126,7 +126,7 @@ def _place(graph):
     return at | {n: (0, -v) for n, v in zip(times, np.linspace(y[0] + 1, y[-1] - 1, len(times)) if len(times) > 1 else [y.mean()])}
 
 def _widest(graph):
-    "By kind of the edge's first node, the largest recovery (or mean, if any recovery is undefined); and whether recovery is defined."
+    "Each edge's recovery (or mean, if any recovery is undefined); the largest by kind of the first node; and whether recovery is defined."
     defined = all(np.isfinite(r) for *_, r in graph.edges(data="recovery"))
     size = pd.Series({(a, b): abs(e["recovery" if defined else "mean"]) for a, b, e in graph.edges(data=True)}, dtype=float)
     return size, size.groupby([graph.nodes[a]["kind"] for a, _ in size.index]).max(), defined

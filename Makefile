@@ -1,7 +1,9 @@
 # Two commands: `make report` and `make test`. Each makes its own environment in .venv first.
 PYTHON ?= python3
 DATASET ?= JapaneseVowels
+DATASETS ?= JapaneseVowels PenDigits LSST
 OUT ?= reports
+PAPER ?= paper
 ARGS ?=
 DATA_DIR ?=
 CHECKPOINT ?=
@@ -10,7 +12,7 @@ READY := .venv/.ready
 
 export DATASET DATA_DIR CHECKPOINT
 
-.PHONY: report test check smoke studies readme clean
+.PHONY: report paper test check smoke studies readme clean
 
 # A report on one dataset: make report DATASET=LSST ARGS="-p design error -p seed 1"
 # DATA_DIR names a folder of datasets, CHECKPOINT a .safetensors file. If there is no model yet it is trained first,
@@ -23,6 +25,11 @@ report: $(READY)
 		$(if $(DATA_DIR),-p data_dir "$$DATA_DIR") $(if $(CHECKPOINT),-p checkpoint "$$CHECKPOINT") $(ARGS) && \
 	$(BIN)/jupyter nbconvert --log-level=ERROR --to html --no-input "$$partial/report.ipynb" && \
 	mv "$$partial"/report.* "$(OUT)/$$DATASET/" && echo "Read $(OUT)/$$DATASET/report.html"
+
+# The figures and tables across datasets: a report on each of DATASETS, then make what spans them, in the folder PAPER.
+paper: $(READY)
+	@for name in $(DATASETS); do $(MAKE) --no-print-directory report DATASET="$$name" || exit 1; done
+	@$(BIN)/python -c "import sys; from tst_mi.paper import paper; print(*paper(sys.argv[1], sys.argv[2], sys.argv[3:]), sep='\n')" "$(OUT)" "$(PAPER)" $(DATASETS)
 
 test: check smoke
 	$(BIN)/python -m pytest -q tests
@@ -58,4 +65,4 @@ $(READY): setup.py settings.ini constraints.txt
 	@touch $(READY)
 
 clean:
-	rm -rf .venv build dist *.egg-info reports nbs/reports
+	rm -rf .venv build dist *.egg-info reports nbs/reports paper

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'Settings', 'judge', 'Analysis', 'analyse', 'summarise', 'prospects', 'recurrence', 'confirm',
-           'sufficient_and_necessary', 'calibrate']
+           'sufficient_and_necessary', 'time_segments', 'placebo_runs', 'discovery_rates', 'calibrate']
 
 # %% ../nbs/35_analysis.ipynb #d85b741e
 from dataclasses import asdict, dataclass, replace
@@ -182,7 +182,7 @@ COLUMNS = {"direction": "'contrast', 'denoising' or 'noising'", "layer, head, po
     "cluster": "pairs that share an instance have the same number", "gap": "value of the tested quantity when everything is patched (logits)", "source_gap": "the same for the source's effect E",
     "quantity": "what is tested: Dx (crossed contrast), D (donor contrast), or E (source) where there is no control source", "n, units": "triples; independent units",
     "mean, se, lo, hi": "mean of the tested quantity (logits), standard error, bootstrap interval", "band_lo, band_hi": "simultaneous band over all heads of a direction",
-    "t, p, p_greater": "studentised statistic, two-sided and one-sided (above zero) sign-flip p-value", "recurs": "share of further matchings of instances that give the same verdict", "q, q_by": "Benjamini-Hochberg and Benjamini-Yekutieli adjusted p-values", "p_max_t, p_holm, p_bonferroni": "familywise adjusted p-values",
+    "segment, first, last": "stretch of time, its first and last position", "run": "number of a placebo run, each on a matching of its own", "t, p, p_greater": "studentised statistic, two-sided and one-sided (above zero) sign-flip p-value", "recurs": "share of further matchings of instances that give the same verdict", "q, q_by": "Benjamini-Hochberg and Benjamini-Yekutieli adjusted p-values", "p_max_t, p_holm, p_bonferroni": "familywise adjusted p-values",
     "d_z, d_z_lo, d_z_hi": "standardised mean with Hedges' correction; interval from 20 independent units on", "rank_biserial, rank_biserial_lo, rank_biserial_hi": "matched-pairs rank-biserial correlation, -1 to 1", "share_positive": "share of triples above zero", "skew": "skewness of the units",
     "cohen_d, cohen_d_lo, cohen_d_hi, glass_delta, glass_delta_lo, glass_delta_hi": "difference of E of source and control over pooled s.d., over the control's s.d. (Hedges-corrected)", "cliff_delta, cliff_delta_lo, cliff_delta_hi": "how much more often E of a source exceeds E of a control than falls short, -1 to 1",
     "mde, mde_recovery, mde_t": "minimum detectable effect of a head that alone has one (80 % power): logits, share of the gap, and the t-test's figure (logits)", "equal_share, units_needed, units_needed_t": "gap over number of heads (logits); units that detect it with 80 % power, by simulation and by the t-test",
@@ -279,21 +279,61 @@ def sufficient_and_necessary(
     table["q"] = adjust(table.p) if table.p.notna().all() else np.nan
     return table.assign(both=table.q <= alpha)
 
-# %% ../nbs/35_analysis.ipynb #3644f23f
+# %% ../nbs/35_analysis.ipynb #b87999c4
+def _tested(effects): return next(c for c in ("Dx", "D", "E") if c in effects and effects[c].notna().all())
+
+def time_segments(
+    analysis: Analysis, # of site 'head_pos'
+    n_segments: int = 5, # stretches of neighbouring positions, of equal length or nearly so
+) -> pd.DataFrame: # one row per direction, layer, head and segment: first and last position, then the columns of `infer`
+    "Test what each head does in each stretch of time: the sum of its single-step effects."
+    s, positions, parts = analysis.settings, np.unique(analysis.effects.get("position", [])), {}
+    if not 1 <= n_segments <= len(positions): raise ValueError(f"the analysis patched site {analysis.site!r} at {len(positions)} positions; they cannot be put into {n_segments} segments")
+    segment = {p: i for i, part in enumerate(np.array_split(positions, n_segments)) for p in part}
+    for d, part in analysis.effects.groupby("direction", sort=False):
+        part, q = part.assign(segment=part.position.map(segment)), _tested(part)
+        sums = part.pivot_table(index="pair", columns=["layer", "head", "segment"], values=q, aggfunc="sum")
+        pairs, ends = analysis.pairs[analysis.pairs.direction == d].set_index("pair").loc[sums.index], part.groupby("segment").position.agg(["min", "max"])
+        sites = sums.columns.to_frame(index=False)
+        sites = sites.assign(first=ends["min"].loc[sites.segment].to_numpy(), last=ends["max"].loc[sites.segment].to_numpy(), quantity=q)
+        parts[d] = sites.join(infer(sums.to_numpy(), pairs.gap.to_numpy(), .1/len(sites), pairs.cluster.to_numpy(), s.alpha, s.n_boot, s.n_flips, s.seed, q != "E"))
+    return pd.concat(parts, names=["direction"]).reset_index(0).reset_index(drop=True)
+
+# %% ../nbs/35_analysis.ipynb #69a52366
+def placebo_runs(
+    model: nn.Module, X: np.ndarray, y: np.ndarray, # as in `analyse`
+    settings: Settings = Settings(max_pairs=60), # size of each run, flips, seed
+    replicates: int = 100, # runs, each on a new matching
+    progress: bool = False, # show a bar
+) -> pd.DataFrame: # one row per run, layer and head: n (triples), mean (logits), t, p, q, p_max_t
+    "The whole pipeline on placebo triples, many times."
+    if replicates < 1: raise ValueError(f"replicates is {replicates}; there must be at least one run")
+    logits, runs = predict(model, X), []
+    for i in tqdm(range(replicates), desc="calibrating", disable=not progress, leave=False):
+        pairs = placebo_pairs(y, logits, settings.max_pairs, settings.seed + i)
+        if len(pairs) < 6: raise ValueError(f"only {len(pairs)} placebo triples can be formed; six are needed to test anything")
+        swept = sweep(model, X, pairs.table)
+        x = donor_contrast(swept, "contrast").values.reshape(len(pairs), -1)
+        t, p, p_max = sign_flip(x, n_flips=settings.n_flips, seed=settings.seed + i)
+        runs.append(_sites(swept).assign(n=len(pairs), mean=x.mean(0), t=t, p=p, q=adjust(p), p_max_t=p_max))
+    return pd.concat(runs, keys=range(replicates), names=["run"]).reset_index("run").reset_index(drop=True)
+
+# %% ../nbs/35_analysis.ipynb #9a9ff7b9
+def discovery_rates(
+    runs: pd.DataFrame, # what `placebo_runs` gave
+    alpha: float = .05, # level at which something counts as discovered
+) -> dict: # triples, replicates, and for 'bh' and 'max_t' the share of runs with a discovery and its Monte Carlo standard error
+    "Any-discovery rates of placebo runs."
+    found = (runs[["q", "p_max_t"]] <= alpha).groupby(runs.run).any().mean()
+    n = runs.run.nunique()
+    return dict(replicates=n, triples=float(runs.n.mean()), alpha=alpha,
+                **{name: dict(rate=float(r), se=float(np.sqrt(max(r*(1 - r), alpha*(1 - alpha))/n))) for name, r in zip(("bh", "max_t"), found)})
+
 def calibrate(
     model: nn.Module, X: np.ndarray, y: np.ndarray, # as in `analyse`
     settings: Settings = Settings(max_pairs=60), # size of each run, alpha, flips
     replicates: int = 100, # runs, each on a new matching
     progress: bool = False, # show a bar
-) -> dict: # triples, replicates, and for 'bh' and 'max_t' the share of runs with a discovery and its Monte Carlo standard error
+) -> dict: # see `discovery_rates`
     "Any-discovery rate of the whole pipeline on placebo triples."
-    logits, found, sizes = predict(model, X), [], []
-    for i in tqdm(range(replicates), desc="calibrating", disable=not progress, leave=False):
-        pairs = placebo_pairs(y, logits, settings.max_pairs, settings.seed + i)
-        if len(pairs) < 6: raise ValueError(f"only {len(pairs)} placebo triples can be formed; six are needed to test anything")
-        q = donor_contrast(sweep(model, X, pairs.table), "contrast").values.reshape(len(pairs), -1)
-        _, p, p_max = sign_flip(q, n_flips=settings.n_flips, seed=settings.seed + i)
-        found.append(((adjust(p) <= settings.alpha).any(), (p_max <= settings.alpha).any())); sizes.append(len(pairs))
-    rates = np.mean(found, 0)
-    return dict(replicates=replicates, triples=float(np.mean(sizes)), alpha=settings.alpha,
-                **{name: dict(rate=float(r), se=float(np.sqrt(max(r*(1 - r), settings.alpha*(1 - settings.alpha))/replicates))) for name, r in zip(("bh", "max_t"), rates)})
+    return discovery_rates(placebo_runs(model, X, y, settings, replicates, progress), settings.alpha)

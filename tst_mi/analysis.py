@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'Settings', 'judge', 'Analysis', 'analyse', 'summarise', 'prospects', 'recurrence', 'confirm',
-           'sufficient_and_necessary', 'time_segments', 'placebo_runs', 'discovery_rates', 'calibrate']
+           'sufficient_and_necessary', 'time_segments', 'grow', 'placebo_runs', 'discovery_rates', 'calibrate']
 
 # %% ../nbs/35_analysis.ipynb #d85b741e
 from dataclasses import asdict, dataclass, replace
@@ -297,6 +297,29 @@ def time_segments(
         sites = sums.columns.to_frame(index=False)
         sites = sites.assign(first=ends["min"].loc[sites.segment].to_numpy(), last=ends["max"].loc[sites.segment].to_numpy(), quantity=q)
         parts[d] = sites.join(infer(sums.to_numpy(), pairs.gap.to_numpy(), .1/len(sites), pairs.cluster.to_numpy(), s.alpha, s.n_boot, s.n_flips, s.seed, q != "E"))
+    return pd.concat(parts, names=["direction"]).reset_index(0).reset_index(drop=True)
+
+# %% ../nbs/35_analysis.ipynb #7bebb5d4
+def grow(
+    model: nn.Module, X: np.ndarray, y: np.ndarray, # as in `analyse`
+    analysis: Analysis, # of site 'head'
+    share: float = .5, # of the clusters that give the order
+    progress: bool = False, # show a bar
+    **patch, # of `sweep`: mask, heads, call
+) -> pd.DataFrame: # one row per direction and size of the set: layer and head added last, alone (sum of single recoveries), then the columns of `infer`
+    "Patch ever larger sets of heads, in an order that other triples gave."
+    if analysis.site != "head": raise ValueError(f"the analysis patched site {analysis.site!r}; sets of heads grow from an analysis of heads")
+    s, parts = replace(analysis.settings, power_runs=0), {}
+    for d, pairs in analysis.matched.items():
+        single = analysis.effects[analysis.effects.direction == d]
+        table = single.pivot(index="pair", columns=["layer", "head"], values=_tested(single))
+        first, second = split_pairs(pairs, share, s.seed)
+        sites, order = table.columns, np.argsort(-table.loc[first.table.pair].mean().to_numpy(), kind="stable")
+        sets = [[sites[i] for i in order[:k + 1]] for k in range(len(order))]
+        result = analyse(model, X, y, s, progress, site="set", matched={d: second}, sets=sets, **patch)
+        alone = table.loc[second.table.pair].mean().to_numpy()[order].cumsum()/result.pairs.gap.mean()
+        added = pd.DataFrame([sets[k][-1] for k in result.heads.set], columns=["layer", "head"])
+        parts[d] = added.assign(size=result.heads.set + 1, alone=alone).join(result.heads.drop(columns=["direction", "set"]))
     return pd.concat(parts, names=["direction"]).reset_index(0).reset_index(drop=True)
 
 # %% ../nbs/35_analysis.ipynb #69a52366

@@ -97,13 +97,15 @@ def _stability_panel(top, below, part, grid, value, place, style):
 
 # %% ../nbs/72_paper.ipynb #f3e05443
 def stability_curves(
-    table: pd.DataFrame, # one row per dataset (`name`), direction, kind, strength and statistic, with `survival` and the columns of `compare_rankings`
+    table: pd.DataFrame, # one row per dataset (`name`), direction, kind, strength, pairs and statistic: what `stability` gave
     statistic: str = "spearman", # which rows to draw
     value: str = "across_halves", # or 'ratio', or another column of `compare_rankings` that has _lo and _hi
+    pairs: str = "surviving", # or 'all'
     title: str = "", # above the panels
 ) -> Figure: # one panel per kind; below it, the share of pairs that survive
     "Agreement of the rankings before and after perturbation, with its noise ceiling."
-    table = _rows_of(table, statistic, ("kind", "strength", "survival", "ceiling", value, f"{value}_lo", f"{value}_hi"))
+    table = _rows_of(table, statistic, ("kind", "strength", "pairs", "survival", "ceiling", value, f"{value}_lo", f"{value}_hi"))
+    table = table[table.pairs == pairs]
     kinds, curves = list(dict.fromkeys(table.kind)), list(_curves(table))
     with plt.rc_context(STYLE):
         fig, axes = plt.subplots(2, len(kinds), figsize=(COLUMN if len(kinds) == 1 else PAGE, 3.), layout="constrained", squeeze=False, sharey="row", sharex="col", height_ratios=[3, 1])
@@ -125,7 +127,7 @@ def stability_curves(
 # %% ../nbs/72_paper.ipynb #0cc0c451
 RANKS = tuple(f"{name}{end}" for name in ("per_pair", "dataset", "across_halves", "ceiling", "ratio") for end in ("", "_lo", "_hi"))  # numbers of `compare_rankings`
 FILES = {"summary.json": ("n_train", "n_test", "classes", "test_accuracy", "n_heads", "directions"), "heads.csv": ("direction", "layer", "head", "quantity", "n", "mean", "lo", "hi", "t", "q", "recovery", "verdict"), "power.csv": ("direction", "layer", "head", "mde", "mde_recovery", "units_needed"),
-         "baselines.csv": ("direction", "method", "statistic", *RANKS), "stability.csv": ("direction", "kind", "strength", "statistic", *RANKS, "survival"), "placebo.csv": ("run", "layer", "head", "n", "t")}  # file of a report -> keys or columns it needs
+         "baselines.csv": ("direction", "method", "statistic", *RANKS), "stability.csv": ("direction", "kind", "strength", "pairs", "statistic", *RANKS, "survival"), "placebo.csv": ("run", "layer", "head", "n", "t")}  # file of a report -> keys or columns it needs
 
 def _read(path, needed):
     "The record or a table of a report; a table without rows still has its columns."
@@ -200,7 +202,7 @@ def paper_tables(
     pick = lambda table, columns: collected[table][["name", "direction", *(c for c in columns if c in collected[table])]]
     tables = {"table1_summary": ("Data, models, triples and verdicts", summary_table(collected)), "table2_heads": ("Heads with a causal verdict", significant_heads(collected)),
               "table3_methods": ("Other methods against patching", pick("baselines", ["method", "statistic", *RANKS])),
-              "table4_stability": ("Rankings under perturbation", pick("stability", ["kind", "strength", "statistic", "survival", *RANKS])),
+              "table4_stability": ("Rankings under perturbation", pick("stability", ["kind", "strength", "pairs", "statistic", "n", "survival", *RANKS, "between_seeds", "composite"])),
               "table5_power": ("What could have been found", power_table(collected))}
     return {name: (title, table.rename(columns=words)) for name, (title, table) in tables.items()}
 

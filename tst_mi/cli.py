@@ -26,7 +26,7 @@ def parser_of(
         if type(value) is int and not isinstance(value, kind): value = float(value)
         for v in (value, text):
             if isinstance(v, kind): return v
-        raise argparse.ArgumentTypeError(f"{text!r} is not of type {getattr(kind, '__name__', kind)}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not of type {getattr(kind, '__name__', str(kind).removesuffix(' | None'))}")
     return parse
 
 # %% ../nbs/90_cli.ipynb #ed858c89
@@ -103,7 +103,7 @@ def run_report(
     notebook = nbformat.read(report_notebook(), 4)
     try:
         with _watching(notebook.cells, progress) as started:
-            done = papermill.execute_notebook(str(report_notebook()), None, {**parameters, "dataset": dataset}, progress_bar=False, on_cell_start=started)
+            done = papermill.execute_notebook(str(report_notebook()), None, {**parameters, "dataset": dataset}, progress_bar=False, on_cell_start=started, extra_arguments=["--log-level=CRITICAL"])
     except papermill.PapermillExecutionError as e:
         kind = getattr(builtins, e.ename, Exception)
         if issubclass(kind, (ValueError, OSError)): raise ValueError(e.evalue) from e
@@ -173,8 +173,10 @@ def _datasets(args):
         tables.append(prospects(model, data.X_test, data.y_test, model.config.n_layers*model.config.n_heads))
         (n, steps, channels), m = data.X_train.shape, len(data.X_test)
         for i, (k, v) in enumerate(dict(dataset=name, train=n, test=m, steps=steps, channels=channels, classes=len(data.classes), accuracy=info["test_accuracy"]).items()): tables[-1].insert(i, k, v)
-        if not args.csv: print(f"{data}\nclasses: {', '.join(data.classes)}\nmodel: test accuracy {info['test_accuracy']:.3f}, {model.config.n_layers} layers of {model.config.n_heads} heads\n"
-                               f"{tables[-1].loc[:, 'design':].rename(columns=lambda c: c.replace('_', ' ')).to_string(index=False, float_format='{:.3g}'.format, na_rep='–')}\n")
+        if not args.csv:
+            print(f"{data}\nclasses: {', '.join(data.classes)}\nmodel: test accuracy {info['test_accuracy']:.3f}, {model.config.n_layers} layers of {model.config.n_heads} heads")
+            print(tables[-1].loc[:, "design":"fewest_discoveries"].rename(columns=lambda c: c.replace("_", " ")).to_string(index=False, float_format="{:.3g}".format, na_rep="–"))
+            print(*filter(None, tables[-1].note), "", sep="\n")
     if args.csv: pd.concat(tables).to_csv(sys.stdout, index=False, lineterminator="\n")
     elif not args.names: print(tables[0].to_string(index=False))
     return 0
@@ -206,13 +208,17 @@ def _calibrate(args):
     return 0 if kept else 1
 
 # %% ../nbs/90_cli.ipynb #eb459a40
-_EXIT = ("exit codes: 0 done; 1 a method failed its own check; 2 bad option, dataset or file (one line says which);\n"
-         "            3 something broke that should not; 130 interrupted, no result file half written")
-_COMMANDS = {  # name -> options, action, help, examples
-    "train": (_train_options, _train, "train a model, unless there is one", "tst_mi train Libras\ntst_mi train JapaneseVowels --seed 1 --epochs 40 --n_layers 2\ntst_mi train MySet --data_dir folder --path myset.safetensors"),
-    "report": (_report_options, _report, "run the report: a page to read, tables and figures in OUT_DIR/DATASET", "tst_mi report JapaneseVowels\ntst_mi report LSST --design error --max_pairs 100\ntst_mi report MySet --data_dir folder --checkpoint file.safetensors -p seed 1"),
-    "datasets": (_datasets_options, _datasets, "list datasets, and what pairs they allow", "tst_mi datasets\ntst_mi datasets JapaneseVowels PenDigits --csv > pairs.csv"),
-    "calibrate": (_calibrate_options, _calibrate, "count false discoveries on placebo triples", "tst_mi calibrate JapaneseVowels\ntst_mi calibrate LSST --replicates 400 && echo consistent")}
+_EXIT = """exit codes:
+  0    done
+  1    a method failed its own check (calibrate: more false discoveries than promised)
+  2    bad option, dataset or file; one line on stderr says which
+  3    something broke that should not; the traceback is shown
+  130  interrupted; no result file is half written"""
+_COMMANDS = {  # usage -> options, action, help, examples
+    "train DATASET": (_train_options, _train, "train a model, unless there is one", "tst_mi train Libras\ntst_mi train JapaneseVowels --seed 1 --epochs 40 --n_layers 2\ntst_mi train MySet --data_dir folder --path myset.safetensors"),
+    "report DATASET": (_report_options, _report, "run the report: a page to read, tables and figures in OUT_DIR/DATASET", "tst_mi report JapaneseVowels\ntst_mi report LSST --design error --max_pairs 100\ntst_mi report MySet --data_dir folder --checkpoint file.safetensors -p seed 1"),
+    "datasets [NAME ...]": (_datasets_options, _datasets, "list datasets, and what pairs they allow", "tst_mi datasets\ntst_mi datasets JapaneseVowels PenDigits --csv > pairs.csv"),
+    "calibrate DATASET": (_calibrate_options, _calibrate, "count false discoveries on placebo triples", "tst_mi calibrate JapaneseVowels\ntst_mi calibrate LSST --replicates 400 && echo consistent")}
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message): self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
@@ -221,12 +227,13 @@ def _parser(argv):
     "The whole parser, with the options of the commands that `argv` names."
     about = dict(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser = _Parser("tst_mi", description="Which attention heads of a time series transformer carry the class, by how much, and how sure we are.", **about,
-                     epilog="examples:\n  " + "\n  ".join(c[3].splitlines()[0] for c in _COMMANDS.values()) + f"\n\ntst_mi COMMAND --help tells more. {_EXIT}")
+                     epilog="examples:\n  " + "\n  ".join(c[3].splitlines()[0] for c in _COMMANDS.values()) + f"\n\ntst_mi COMMAND --help tells more.\n\n{_EXIT}")
     parser.add_argument("--version", action="version", version=f"tst_mi {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, (options, action, summary, examples) in _COMMANDS.items():
-        sub = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", **about,
-                                  epilog="examples:\n  " + "\n  ".join(examples.splitlines()) + f"\n\nan option may be written with - for _: --max-pairs is --max_pairs\n{_EXIT}")
+    for usage, (options, action, summary, examples) in _COMMANDS.items():
+        name = usage.split()[0]
+        sub = commands.add_parser(name, usage=f"tst_mi {usage} [options]", help=summary, description=summary[0].upper() + summary[1:] + ".", **about,
+                                  epilog="examples:\n  " + "\n  ".join(examples.splitlines()) + f"\n\nan option may be written with - for _: --data-dir is --data_dir\n\n{_EXIT}")
         if name in argv: options(sub)
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
         sub.set_defaults(action=action)

@@ -64,7 +64,7 @@ def report_parameters() -> dict: # name -> (kind, default, meaning), of the note
     options = {}
     for name, found in inspect_notebook(report_notebook()).items():
         default = parser_of(object)(found["default"])
-        kind = object if default is None else float | int | None if isinstance(default, float) else type(default) | None
+        kind = next((k | None for k, of in ((bool, bool), (int | float, (int, float)), (str, str)) if isinstance(default, of)), object)
         options[name] = kind, default, found["help"] or meanings.get(name, "")
     return options
 
@@ -113,8 +113,10 @@ def run_report(
     return publish(folder, {"report.ipynb": nbformat.writes(done) + "\n", "report.html": page})
 
 # %% ../nbs/90_cli.ipynb #8698035a
+def _add_dataset(parser): parser.add_argument("dataset", metavar="DATASET", help="name in the UEA/UCR archive, or of a folder of .ts files under data_dir")
+
 def _report_options(parser):
-    parser.add_argument("dataset", metavar="DATASET", help="name in the UEA/UCR archive, or of a folder of .ts files under data_dir")
+    _add_dataset(parser)
     _add(parser, {name: v for name, v in report_parameters().items() if name != "dataset"})
     parser.add_argument("-p", "--parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="as in papermill: `-p seed 1` is `--seed 1`, and wins over it")
 
@@ -133,7 +135,7 @@ def _report(args):
 # %% ../nbs/90_cli.ipynb #d04eddf8
 def _train_options(parser):
     from tst_mi.model import ModelConfig, fit, model_for
-    parser.add_argument("dataset", metavar="DATASET", help="name in the UEA/UCR archive, or of a folder of .ts files under data_dir")
+    _add_dataset(parser)
     parser.add_argument("--path", type=Path, metavar="FILE.safetensors", help="also put a copy of the checkpoint (and its .json) here")
     options = options_of(model_for, fit, ModelConfig, skip=("checkpoint", "progress"))
     _add(parser, options)
@@ -156,36 +158,37 @@ def _train(args):
 
 # %% ../nbs/90_cli.ipynb #6590ec8b
 def _datasets_options(parser):
+    from tst_mi.data import list_datasets
     parser.add_argument("names", nargs="*", metavar="NAME", help="datasets to look at more closely (trains a model where there is none)")
     parser.add_argument("--csv", action="store_true", help="comma-separated values, for other programs")
-    from tst_mi.data import list_datasets
     _add(parser, options_of(list_datasets))
 
 def _datasets(args):
     import pandas as pd
     from tst_mi.data import list_datasets
     given, tables = _given(args, ["data_dir"]), []
-    if not args.names: tables = [pd.DataFrame(list_datasets(**given).items(), columns=["dataset", "where"])]
+    if not args.names:
+        tables = [pd.DataFrame(list_datasets(**given).items(), columns=["dataset", "where"])]
+        if not args.csv: print(*(f"{name:32}{where}" for name, where in tables[0].itertuples(index=False)), sep="\n")
     for name in args.names:
         from tst_mi.analysis import prospects
         from tst_mi.model import model_for
         model, data, info = model_for(name, progress=args.progress, **given)
-        tables.append(prospects(model, data.X_test, data.y_test, model.config.n_layers*model.config.n_heads))
-        (n, steps, channels), m = data.X_train.shape, len(data.X_test)
-        for i, (k, v) in enumerate(dict(dataset=name, train=n, test=m, steps=steps, channels=channels, classes=len(data.classes), accuracy=info["test_accuracy"]).items()): tables[-1].insert(i, k, v)
+        pairs, (n, steps, channels) = prospects(model, data.X_test, data.y_test, model.config.n_layers*model.config.n_heads), data.X_train.shape
+        sizes = dict(dataset=name, train=n, test=len(data.X_test), steps=steps, channels=channels, classes=len(data.classes), accuracy=info["test_accuracy"])
+        tables.append(pd.DataFrame(sizes, index=pairs.index).join(pairs))
         if not args.csv:
             print(f"{data}\nclasses: {', '.join(data.classes)}\nmodel: test accuracy {info['test_accuracy']:.3f}, {model.config.n_layers} layers of {model.config.n_heads} heads")
-            print(tables[-1].loc[:, "design":"fewest_discoveries"].rename(columns=lambda c: c.replace("_", " ")).to_string(index=False, float_format="{:.3g}".format, na_rep="–"))
-            print(*filter(None, tables[-1].note), "", sep="\n")
+            print(pairs.drop(columns="note").rename(columns=lambda c: c.replace("_", " ")).to_string(index=False, float_format="{:.3g}".format, na_rep="–"))
+            print(*filter(None, pairs.note), "", sep="\n")
     if args.csv: pd.concat(tables).to_csv(sys.stdout, index=False, lineterminator="\n")
-    elif not args.names: print(tables[0].to_string(index=False))
     return 0
 
 # %% ../nbs/90_cli.ipynb #a042855a
 def _calibrate_options(parser):
     from tst_mi.analysis import Settings, calibrate
     from tst_mi.model import model_for
-    parser.add_argument("dataset", metavar="DATASET", help="name in the UEA/UCR archive, or of a folder of .ts files under data_dir")
+    _add_dataset(parser)
     default = inspect.signature(calibrate).parameters["settings"].default
     settings = {name: (kind, getattr(default, name), meaning) for name, (kind, _, meaning) in options_of(Settings, only=("seed", "max_pairs", "alpha", "n_flips")).items()}
     _add(parser, {**options_of(calibrate, only=("replicates",)), **settings, **options_of(model_for, only=("checkpoint", "data_dir"))})

@@ -77,7 +77,7 @@ def _watching(cells, shown):
     for cell in cells:
         if cell["cell_type"] == "markdown": title = (re.findall(r"^## (.+)", cell["source"], re.M) or [title])[-1]
         titles[cell["id"]] = title
-    with tqdm(total=len(cells), desc="report", unit="cell", disable=not shown, leave=False) as bar:
+    with tqdm(total=len(cells), desc="report", bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]", disable=not shown, leave=False) as bar:
         def tick():
             while not done.wait(1): bar.refresh()
         def started(cell, cell_index):

@@ -10,21 +10,15 @@ CHECKPOINT ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-export DATASET DATA_DIR CHECKPOINT
+export DATASET OUT DATA_DIR CHECKPOINT
 
 .PHONY: report paper test check smoke studies readme clean
 
 # A report on one dataset: make report DATASET=LSST ARGS="-p design error -p seed 1"
 # DATA_DIR names a folder of datasets, CHECKPOINT a .safetensors file. If there is no model yet it is trained first,
-# with a progress bar. The notebook and its HTML page take their names when they are complete.
+# with a progress bar. `.venv/bin/tst_mi report --help` lists what ARGS can hold.
 report: $(READY)
-	@mkdir -p "$(OUT)" && partial=$$(mktemp -d "$(OUT)/.partial-XXXXXX") && \
-	trap 'rm -rf "$$partial"' EXIT && trap 'exit 130' INT && trap 'exit 143' TERM && \
-	$(BIN)/python -c "import os; from tst_mi.model import model_for; e = os.environ.get; model_for(e('DATASET'), e('CHECKPOINT') or None, e('DATA_DIR') or None)" && \
-	$(BIN)/papermill nbs/99_report.ipynb "$$partial/report.ipynb" -p dataset "$$DATASET" -p out_dir "$(OUT)" \
-		$(if $(DATA_DIR),-p data_dir "$$DATA_DIR") $(if $(CHECKPOINT),-p checkpoint "$$CHECKPOINT") $(ARGS) && \
-	$(BIN)/jupyter nbconvert --log-level=ERROR --to html --no-input "$$partial/report.ipynb" && \
-	mv "$$partial"/report.* "$(OUT)/$$DATASET/" && echo "Read $(OUT)/$$DATASET/report.html"
+	@$(BIN)/tst_mi report "$$DATASET" --out_dir "$$OUT" $(if $(DATA_DIR),--data_dir "$$DATA_DIR") $(if $(CHECKPOINT),--checkpoint "$$CHECKPOINT") $(ARGS)
 
 # The figures and tables across datasets: a report on each of DATASETS, then make what spans them, in the folder PAPER.
 paper: $(READY)

@@ -1,5 +1,8 @@
 "The report through papermill: parameters reach it, results are whole, and bad values stop it with a clear message."
 import json
+import signal
+import subprocess
+import sys
 
 import nbformat
 import pandas as pd
@@ -8,6 +11,7 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 from readme import ROOT
 
+from tst_mi.cli import main
 from tst_mi.data import load_dataset
 from tst_mi.model import train_checkpoint
 
@@ -80,3 +84,48 @@ def test_bad_values_stop_with_a_message_and_leave_nothing(tmp_path, parameters, 
 
 def test_a_checkpoint_of_other_data_is_refused(tmp_path, power_checkpoint):
     with pytest.raises(PapermillExecutionError, match="trained on ItalyPowerDemand, reads"): run(tmp_path, checkpoint=str(power_checkpoint))
+
+
+def options(**parameters): return [f"--{k}={v}" for k, v in {**QUICK, **parameters}.items()]
+
+
+def test_the_command_gives_the_same_tables_and_a_page(tmp_path, capsys):
+    run(tmp_path, seed=1)
+    assert main(["report", "JapaneseVowels", *options(out_dir=tmp_path/"command"), "-p", "seed", "1"]) == 0
+    a, b = (tmp_path/folder/"JapaneseVowels" for folder in ("out", "command"))
+    assert capsys.readouterr().out == f"Read {b/'report.html'}\n"
+    assert {p.name for p in b.iterdir()} == {p.name for p in a.iterdir()} | {"report.ipynb", "report.html"}
+    for name in ("heads.csv", "pairs.csv", "summary.json"): assert (a/name).read_bytes() == (b/name).read_bytes()
+    page = (b/"report.html").read_text(encoding="utf-8")
+    assert "JapaneseVowels: which attention heads" in page and "def say(text)" not in page and "<title>JapaneseVowels: report</title>" in page
+
+
+def test_the_command_says_what_the_notebook_refused_and_leaves_nothing(tmp_path, capsys):
+    assert main(["report", "JapaneseVowels", *options(out_dir=tmp_path/"out", design="error", max_pairs=5)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("tst_mi: error: design 'error' is not usable for JapaneseVowels") and error.count("\n") == 1
+    assert not (tmp_path/"out").exists()
+
+
+INTERRUPTIBLE = """
+import signal, sys
+from contextlib import contextmanager
+import tst_mi.cli as cli
+signal.signal(signal.SIGINT, signal.default_int_handler)
+watching = cli._watching
+@contextmanager
+def aloud(*args):
+    with watching(*args) as started: yield lambda **cell: (started(**cell), print("a cell starts", flush=True))
+cli._watching = aloud
+sys.exit(cli.main())
+"""
+
+
+def test_an_interrupted_report_leaves_no_file(tmp_path):
+    words = ["report", "JapaneseVowels", *options(out_dir=tmp_path/"out", matchings=5000)]
+    command = subprocess.Popen([sys.executable, "-c", INTERRUPTIBLE, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(4): assert command.stdout.readline() == "a cell starts\n"
+    command.send_signal(signal.SIGINT)
+    _, error = command.communicate(timeout=60)
+    assert (command.returncode, error) == (130, "tst_mi: interrupted\n")
+    assert not (tmp_path/"out").exists()

@@ -10,6 +10,8 @@ import pytest
 import yaml
 from readme import ROOT, render
 
+from tst_mi.cli import report_parameters
+
 NOTEBOOKS = sorted((ROOT/"nbs").glob("*.ipynb"))
 
 
@@ -32,6 +34,8 @@ def test_report_has_its_parameters_cell():
     tagged = [c for c in cells(ROOT/"nbs"/"99_report.ipynb") if "parameters" in c["metadata"].get("tags", [])]
     assert len(tagged) == 1
     names = re.findall(r"^(\w+) = ", "".join(tagged[0]["source"]), flags=re.M)
+    options = report_parameters()
+    assert list(options) == names and all(meaning for _, _, meaning in options.values()), "each parameter has a row in the report's table"
     assert names == "dataset seed design max_pairs n_boot alpha matchings placebo_runs out_dir data_dir checkpoint".split()
 
 
@@ -84,9 +88,15 @@ def test_wheel_builds_and_imports_without_nbdev(tmp_path):
     import shutil
     for name in ("setup.py", "settings.ini", "README.md", "LICENSE"): shutil.copy(ROOT/name, tmp_path)
     shutil.copytree(ROOT/"tst_mi", tmp_path/"tst_mi", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path/"nbs").mkdir()
+    shutil.copy(ROOT/"nbs"/"99_report.ipynb", tmp_path/"nbs")
     subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path/"wheel", tmp_path], check=True)
     wheel, = (tmp_path/"wheel").glob("tst_mi-*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path/"site")
+    assert not (tmp_path/"tst_mi"/"notebooks").exists() and not (ROOT/"tst_mi"/"notebooks").exists(), "the report's notebook is copied into the wheel only"
+    assert "tst_mi = tst_mi.cli:main" in next((tmp_path/"site").glob("*.dist-info/entry_points.txt")).read_text()
+    shipped, source = (cells(p) for p in (tmp_path/"site"/"tst_mi"/"notebooks"/"99_report.ipynb", ROOT/"nbs"/"99_report.ipynb"))
+    assert [c["source"] for c in shipped] == [c["source"] for c in source] and not any(c.get("outputs") for c in shipped)
     modules = [p.stem for p in (tmp_path/"site"/"tst_mi").glob("*.py") if not p.stem.startswith("_")]
     assert len(modules) >= 9
     program = f"""
@@ -97,6 +107,8 @@ import importlib
 for name in {modules!r}: importlib.import_module("tst_mi." + name)
 import tst_mi
 assert tst_mi.__file__.startswith({str(tmp_path)!r}), tst_mi.__file__
+from tst_mi.cli import main, report_notebook
+assert main(["--version"]) == main(["report", "--help"]) == 0 and report_notebook().parent.name == "notebooks"
 from tst_mi.model import model_for, predict
 model, data, info = model_for("JapaneseVowels")
 assert info["same_data"] and (predict(model, data.X_test).argmax(1) == data.y_test).mean() == info["test_accuracy"]

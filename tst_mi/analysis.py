@@ -7,7 +7,7 @@ __all__ = ['COLUMNS', 'Settings', 'judge', 'Analysis', 'analyse', 'summarise', '
            'sufficient_and_necessary', 'calibrate']
 
 # %% ../nbs/35_analysis.ipynb #d85b741e
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral, Real
 
 import numpy as np
@@ -17,9 +17,8 @@ from tqdm.auto import tqdm
 
 from .artifacts import to_plain
 from .metrics import donor_contrast, effect, negative_control, primary
-from .model import predict
 from .pairs import DIRECTIONS, Pairs, make_pairs, placebo_pairs, split_pairs
-from .patching import Sweep, sweep
+from .patching import Sweep, model_logits, sweep
 from .statistics import (VERDICTS, adjust, bootstrap, cliff_delta, detectable, fewest_discoveries, heterogeneity, infer, sign_flip, smallest_p,
                                standardised_differences, units_needed, variance_components, verdict)
 
@@ -124,6 +123,7 @@ class Analysis:
     facts: dict # direction -> n, units, effective_n, smallest_p, fewest_discoveries, specific, mean_gap
     matched: dict # direction -> `Pairs`, to patch the same pairs at other sites
     site: str # what was patched
+    patch: dict = field(default_factory=dict) # what else the sweep was told: sets, layers, mask, call, ...
 
 # %% ../nbs/35_analysis.ipynb #f4641627
 def _facts(pairs, gap, n_tests, settings):
@@ -149,22 +149,38 @@ def _check_matched(matched):
         if d != p.direction: raise ValueError(f"matched calls pairs of direction {p.direction!r} {d!r}")
         if has.any() and not has.all(): raise ValueError(f"{int((~has).sum())} of {len(p)} pairs of {d!r} have no control source; all must have one, or none")
 
+# %% ../nbs/35_analysis.ipynb #d01e19e7
+def _labels(y, n, K):
+    "Class indices of n instances of a model with K outputs, as integers."
+    y = y.detach().cpu().numpy() if torch.is_tensor(y) else np.asarray(y)
+    if y.shape != (n,): raise ValueError(f"y has shape {y.shape}, but X has {n} instances; it must hold one class index for each, shape ({n},)"
+                                         + ("; of one-hot rows, take y.argmax(1)" if y.shape == (n, K) else "; of a column, take y.ravel()" if y.size == n else ""))
+    fix = "use each label's position among the model's outputs, [classes.index(label) for label in y] with classes in the order of training"
+    if y.dtype.kind not in "iufb": raise ValueError(f"y holds {str(y[0])!r} and the like, not class indices; {fix}")
+    if not np.isfinite(y).all() or (y != np.round(y)).any(): raise ValueError(f"y holds values that are not whole numbers, such as {y[~np.isfinite(y) | (y != np.round(y))][0]}; {fix}")
+    if y.min() < 0 or y.max() >= K: raise ValueError(f"labels run from {y.min():g} to {y.max():g}, but the model has outputs 0 to {K - 1}; {fix}")
+    return y.astype(np.int64)
+
+def _inputs(model, X, y, patch, logits=None):
+    "Labels and logits of all instances, checked."
+    if logits is None: logits = model_logits(model, X, patch.get("mask"), patch.get("call"))
+    return _labels(y, len(X), np.shape(logits)[-1]), logits
+
 # %% ../nbs/35_analysis.ipynb #4948dffc
 def analyse(
-    model: nn.Module, # a classifier in eval mode, such as `TimeSeriesTransformer`
-    X: np.ndarray, # (N, T, C) instances, best ones that were not trained on
-    y: np.ndarray, # (N,) true class indices
+    model: nn.Module, # a classifier in eval mode: `TimeSeriesTransformer`, or any that `sweep` can patch
+    X: np.ndarray, # (N, T, C) instances, best ones that were not trained on; array, tensor or list
+    y: np.ndarray, # (N,) true classes, as positions of the model's outputs
     settings: Settings = Settings(), # design, sizes, seed, alpha
     progress: bool = False, # show bars
     logits: np.ndarray | None = None, # (N, K) the model's outputs for X, if they are known
     site: str = "head", # what is patched: see `sweep`
     matched: dict | None = None, # direction -> `Pairs` to use, instead of matching by the settings
-    **patch, # of `sweep`: sets, layers, positions
+    **patch, # of `sweep`: sets, layers, positions, mask, heads, call, resume
 ) -> Analysis: # raises `ValueError` on bad input or if no pair can be formed
     "Patch every head (or other site) and say which of them carry the class."
-    y, parts, facts = np.asarray(y), [], {}
-    if len(X) != len(y): raise ValueError(f"X has {len(X)} instances and y {len(y)} labels; they must match")
-    if matched is None: matched = _match(y, predict(model, X) if logits is None else logits, settings)
+    parts, facts = [], {}
+    if matched is None: matched = _match(*_inputs(model, X, y, patch, logits), settings)
     _check_matched(matched)
     for direction, pairs in matched.items():
         donors = ("source", "control") if (pairs.table.control >= 0).all() else ("source",)
@@ -174,7 +190,7 @@ def analyse(
         dropped = pd.DataFrame({"reason": pairs.dropped.keys(), "count": pairs.dropped.values()})
         parts.append({**tables, "composition": pairs.composition, "dropped": dropped})
     stack = lambda name: pd.concat({d: part[name] for d, part in zip(matched, parts)}, names=["direction"]).reset_index(0).reset_index(drop=True)
-    return Analysis(**{name: stack(name) for name in parts[0]}, settings=settings, facts=facts, matched=matched, site=site)
+    return Analysis(**{name: stack(name) for name in parts[0]}, settings=settings, facts=facts, matched=matched, site=site, patch=patch)
 
 # %% ../nbs/35_analysis.ipynb #90a3d3e2
 COLUMNS = {"direction": "'contrast', 'denoising' or 'noising'", "layer, head, position, set": "counted from 0", "pair": "number of the triple within its direction",
@@ -220,9 +236,10 @@ def prospects(
     y: np.ndarray, # (N,) true class indices
     n_tests: int = 24, # heads in the family
     settings: Settings = Settings(), # seed, alpha, n_flips; max_pairs is not applied
+    **patch, # of `sweep`: mask, call
 ) -> pd.DataFrame: # one row per design and direction: triples, units, effective n, smallest p, heads that must be significant together; note: why there are none
     "How many triples each design gives, and what they could show."
-    logits, rows = predict(model, X), []
+    (y, logits), rows = _inputs(model, X, y, patch), []
     for design, directions in DIRECTIONS.items():
         for d in directions:
             try: pairs = make_pairs(y, logits, design, d, len(y)*settings.reuse, settings.seed, settings.selection if design == "contrast" else "correct", settings.reuse, settings.stratify)
@@ -240,11 +257,11 @@ def recurrence(
     progress: bool = False, # show a bar
 ) -> np.ndarray: # for each row of analysis.heads, the share of matchings with the same verdict
     "How often each verdict recurs when instances are matched anew."
-    keys, s, logits = ["direction", "layer", "head"], analysis.settings, predict(model, X)
+    keys, s, (y, logits) = ["direction", "layer", "head"], analysis.settings, _inputs(model, X, y, analysis.patch)
     if analysis.site != "head": raise ValueError(f"the analysis patched site {analysis.site!r}; recurrence is for heads")
     same = np.zeros(len(analysis.heads))
     for i in tqdm(range(matchings), desc="matchings", disable=not progress, leave=False):
-        again = analyse(model, X, y, replace(s, seed=s.seed + 1000 + i, n_boot=min(s.n_boot, 1000), power_runs=0), logits=logits)
+        again = analyse(model, X, y, replace(s, seed=s.seed + 1000 + i, n_boot=min(s.n_boot, 1000), power_runs=0), logits=logits, **analysis.patch)
         if not again.heads[keys].equals(analysis.heads[keys]): raise ValueError("the analysis is of a part of the heads, or of pairs that the settings do not give")
         same += (again.heads.verdict == analysis.heads.verdict).to_numpy()
     return same/matchings
@@ -255,11 +272,12 @@ def confirm(
     settings: Settings = Settings(), # of the matching and of both analyses
     share: float = .5, # of the clusters used for discovery
     progress: bool = False, # show bars
+    **patch, # of `sweep`: layers, mask, heads, call
 ) -> pd.DataFrame: # one row per head found: direction, layer, head, found_mean, and from the other part mean, se, lo, hi, p, q, d_z, verdict
     "Find heads in one part of the triples; test and measure them in the other."
-    matched, s = _match(np.asarray(y), predict(model, X), settings), replace(settings, power_runs=0)
+    matched, s = _match(*_inputs(model, X, y, patch), settings), replace(settings, power_runs=0)
     parts = zip(*(split_pairs(p, share, s.seed) for p in matched.values()))
-    first, second = (analyse(model, X, y, s, progress, matched=dict(zip(matched, p))).heads for p in parts)
+    first, second = (analyse(model, X, y, s, progress, matched=dict(zip(matched, p)), **patch).heads for p in parts)
     found = second.assign(found_mean=first["mean"])[first.q <= s.alpha]
     for d, rows in found.groupby("direction"):
         if rows.p.notna().all():
@@ -285,13 +303,14 @@ def calibrate(
     settings: Settings = Settings(max_pairs=60), # size of each run, alpha, flips
     replicates: int = 100, # runs, each on a new matching
     progress: bool = False, # show a bar
+    **patch, # of `sweep`: layers, mask, heads, call
 ) -> dict: # triples, replicates, and for 'bh' and 'max_t' the share of runs with a discovery and its Monte Carlo standard error
     "Any-discovery rate of the whole pipeline on placebo triples."
-    logits, found, sizes = predict(model, X), [], []
+    (y, logits), found, sizes = _inputs(model, X, y, patch), [], []
     for i in tqdm(range(replicates), desc="calibrating", disable=not progress, leave=False):
         pairs = placebo_pairs(y, logits, settings.max_pairs, settings.seed + i)
         if len(pairs) < 6: raise ValueError(f"only {len(pairs)} placebo triples can be formed; six are needed to test anything")
-        q = donor_contrast(sweep(model, X, pairs.table), "contrast").values.reshape(len(pairs), -1)
+        q = donor_contrast(sweep(model, X, pairs.table, **patch), "contrast").values.reshape(len(pairs), -1)
         _, p, p_max = sign_flip(q, n_flips=settings.n_flips, seed=settings.seed + i)
         found.append(((adjust(p) <= settings.alpha).any(), (p_max <= settings.alpha).any())); sizes.append(len(pairs))
     rates = np.mean(found, 0)

@@ -7,11 +7,12 @@ __all__ = ['COLUMNS', 'Settings', 'judge', 'Analysis', 'analyse', 'summarise', '
            'sufficient_and_necessary', 'calibrate']
 
 # %% ../nbs/35_analysis.ipynb #d85b741e
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -123,7 +124,6 @@ class Analysis:
     facts: dict # direction -> n, units, effective_n, smallest_p, fewest_discoveries, specific, mean_gap
     matched: dict # direction -> `Pairs`, to patch the same pairs at other sites
     site: str # what was patched
-    patch: dict = field(default_factory=dict) # what else the sweep was told: sets, layers, mask, call, ...
 
 # %% ../nbs/35_analysis.ipynb #f4641627
 def _facts(pairs, gap, n_tests, settings):
@@ -181,6 +181,7 @@ def analyse(
     "Patch every head (or other site) and say which of them carry the class."
     parts, facts = [], {}
     if matched is None: matched = _match(*_inputs(model, X, y, patch, logits), settings)
+    elif len(X) != len(y): raise ValueError(f"X has {len(X)} instances and y {len(y)} labels; they must match")
     _check_matched(matched)
     for direction, pairs in matched.items():
         donors = ("source", "control") if (pairs.table.control >= 0).all() else ("source",)
@@ -190,7 +191,7 @@ def analyse(
         dropped = pd.DataFrame({"reason": pairs.dropped.keys(), "count": pairs.dropped.values()})
         parts.append({**tables, "composition": pairs.composition, "dropped": dropped})
     stack = lambda name: pd.concat({d: part[name] for d, part in zip(matched, parts)}, names=["direction"]).reset_index(0).reset_index(drop=True)
-    return Analysis(**{name: stack(name) for name in parts[0]}, settings=settings, facts=facts, matched=matched, site=site, patch=patch)
+    return Analysis(**{name: stack(name) for name in parts[0]}, settings=settings, facts=facts, matched=matched, site=site)
 
 # %% ../nbs/35_analysis.ipynb #90a3d3e2
 COLUMNS = {"direction": "'contrast', 'denoising' or 'noising'", "layer, head, position, set": "counted from 0", "pair": "number of the triple within its direction",
@@ -255,13 +256,14 @@ def recurrence(
     analysis: Analysis, # the first one
     matchings: int = 20, # further matchings
     progress: bool = False, # show a bar
+    **patch, # of `sweep`, as in `analyse`: layers, mask, heads, call
 ) -> np.ndarray: # for each row of analysis.heads, the share of matchings with the same verdict
     "How often each verdict recurs when instances are matched anew."
-    keys, s, (y, logits) = ["direction", "layer", "head"], analysis.settings, _inputs(model, X, y, analysis.patch)
+    keys, s, (y, logits) = ["direction", "layer", "head"], analysis.settings, _inputs(model, X, y, patch)
     if analysis.site != "head": raise ValueError(f"the analysis patched site {analysis.site!r}; recurrence is for heads")
     same = np.zeros(len(analysis.heads))
     for i in tqdm(range(matchings), desc="matchings", disable=not progress, leave=False):
-        again = analyse(model, X, y, replace(s, seed=s.seed + 1000 + i, n_boot=min(s.n_boot, 1000), power_runs=0), logits=logits, **analysis.patch)
+        again = analyse(model, X, y, replace(s, seed=s.seed + 1000 + i, n_boot=min(s.n_boot, 1000), power_runs=0), logits=logits, **patch)
         if not again.heads[keys].equals(analysis.heads[keys]): raise ValueError("the analysis is of a part of the heads, or of pairs that the settings do not give")
         same += (again.heads.verdict == analysis.heads.verdict).to_numpy()
     return same/matchings

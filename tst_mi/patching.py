@@ -738,7 +738,7 @@ def model_logits(
 # %% ../nbs/20_patching.ipynb #152ebf2b
 @torch.no_grad()
 def sweep(
-    model: nn.Module, # in eval mode; the fast path is taken if it has one, else the generic path
+    model: nn.Module, # in eval mode; the fast path is taken if it has one and neither heads nor call are given, else the generic path
     X: np.ndarray, # (N, T, C) instances that the pairs refer to by row number
     pairs: pd.DataFrame, # one row per pair; columns 'base' and each of `donors`
     site: str = "head", # a key of `SITES`
@@ -759,7 +759,7 @@ def sweep(
     X, mask, reference = _series(X), None if mask is None else np.asarray(mask), _reference(reference, len(X))
     donors, p = (donors,) if isinstance(donors, str) else tuple(donors), next(model.parameters())
     rows = _check_inputs(model, X, pairs, site, donors, mask, sets, layers, path)
-    fast, chunk = path == "fast" or path == "auto" and has_fast_path(model), _pairs_at_a_time(model, X, p) if chunk is None else chunk
+    fast, chunk = path == "fast" or path == "auto" and has_fast_path(model) and call is None and heads is None, _pairs_at_a_time(model, X, p) if chunk is None else chunk
     few = _few(model, X, mask, rows, p, call)
     one_chunk, coords = (_fast if fast else lambda *a: _generic(*a, heads, call or _call))(model, X, mask, site, donors, sets, layers, positions, reference, few)
     info = _fingerprint(model, X, pairs, mask, reference, few[2], site=site, donors=donors, sets=sets, layers=coords.get("layer"), positions=positions, chunk=chunk,

@@ -8,6 +8,7 @@ __all__ = ['COLUMNS', 'Settings', 'judge', 'Analysis', 'analyse', 'summarise', '
 
 # %% ../nbs/35_analysis.ipynb #d85b741e
 from dataclasses import asdict, dataclass, replace
+from inspect import signature
 from numbers import Integral, Real
 
 import numpy as np
@@ -149,6 +150,13 @@ def _check_matched(matched):
         if d != p.direction: raise ValueError(f"matched calls pairs of direction {p.direction!r} {d!r}")
         if has.any() and not has.all(): raise ValueError(f"{int((~has).sum())} of {len(p)} pairs of {d!r} have no control source; all must have one, or none")
 
+def _check_call(settings, patch):
+    "Settings come as `Settings`, and everything else must be an argument of `sweep` that is free."
+    if not isinstance(settings, Settings): raise ValueError(f"settings is {settings!r}; give Settings(...), such as Settings(max_pairs=100, seed=1)")
+    inside, known = [k for k in patch if k in Settings.__dataclass_fields__], [k for k in signature(sweep).parameters if k not in ("model", "X", "pairs", "site", "donors", "progress")]
+    if inside: raise ValueError(f"{inside} are settings; give them as Settings({', '.join(f'{k}={patch[k]!r}' for k in inside)})")
+    if unknown := [k for k in patch if k not in known]: raise ValueError(f"there is no argument called {unknown}; what is passed on to `sweep` can be {known}")
+
 # %% ../nbs/35_analysis.ipynb #d01e19e7
 def _labels(y, n, K):
     "Class indices of n instances of a model with K outputs, as integers."
@@ -161,8 +169,9 @@ def _labels(y, n, K):
     if y.min() < 0 or y.max() >= K: raise ValueError(f"labels run from {y.min():g} to {y.max():g}, but the model has outputs 0 to {K - 1}; {fix}")
     return y.astype(np.int64)
 
-def _inputs(model, X, y, patch, logits=None):
+def _inputs(model, X, y, settings, patch, logits=None):
     "Labels and logits of all instances, checked."
+    _check_call(settings, patch)
     if logits is None: logits = model_logits(model, X, patch.get("mask"), patch.get("call"))
     return _labels(y, len(X), np.shape(logits)[-1]), logits
 
@@ -180,7 +189,8 @@ def analyse(
 ) -> Analysis: # raises `ValueError` on bad input or if no pair can be formed
     "Patch every head (or other site) and say which of them carry the class."
     parts, facts = [], {}
-    if matched is None: matched = _match(*_inputs(model, X, y, patch, logits), settings)
+    _check_call(settings, patch)
+    if matched is None: matched = _match(*_inputs(model, X, y, settings, patch, logits), settings)
     elif len(X) != len(y): raise ValueError(f"X has {len(X)} instances and y {len(y)} labels; they must match")
     _check_matched(matched)
     for direction, pairs in matched.items():
@@ -240,7 +250,7 @@ def prospects(
     **patch, # of `sweep`: mask, call
 ) -> pd.DataFrame: # one row per design and direction: triples, units, effective n, smallest p, heads that must be significant together; note: why there are none
     "How many triples each design gives, and what they could show."
-    (y, logits), rows = _inputs(model, X, y, patch), []
+    (y, logits), rows = _inputs(model, X, y, settings, patch), []
     for design, directions in DIRECTIONS.items():
         for d in directions:
             try: pairs = make_pairs(y, logits, design, d, len(y)*settings.reuse, settings.seed, settings.selection if design == "contrast" else "correct", settings.reuse, settings.stratify)
@@ -259,8 +269,9 @@ def recurrence(
     **patch, # of `sweep`, as in `analyse`: layers, mask, heads, call
 ) -> np.ndarray: # for each row of analysis.heads, the share of matchings with the same verdict
     "How often each verdict recurs when instances are matched anew."
-    keys, s, (y, logits) = ["direction", "layer", "head"], analysis.settings, _inputs(model, X, y, patch)
+    keys, s = ["direction", "layer", "head"], analysis.settings
     if analysis.site != "head": raise ValueError(f"the analysis patched site {analysis.site!r}; recurrence is for heads")
+    y, logits = _inputs(model, X, y, s, patch)
     same = np.zeros(len(analysis.heads))
     for i in tqdm(range(matchings), desc="matchings", disable=not progress, leave=False):
         again = analyse(model, X, y, replace(s, seed=s.seed + 1000 + i, n_boot=min(s.n_boot, 1000), power_runs=0), logits=logits, **patch)
@@ -277,7 +288,7 @@ def confirm(
     **patch, # of `sweep`: layers, mask, heads, call
 ) -> pd.DataFrame: # one row per head found: direction, layer, head, found_mean, and from the other part mean, se, lo, hi, p, q, d_z, verdict
     "Find heads in one part of the triples; test and measure them in the other."
-    matched, s = _match(*_inputs(model, X, y, patch), settings), replace(settings, power_runs=0)
+    matched, s = _match(*_inputs(model, X, y, settings, patch), settings), replace(settings, power_runs=0)
     parts = zip(*(split_pairs(p, share, s.seed) for p in matched.values()))
     first, second = (analyse(model, X, y, s, progress, matched=dict(zip(matched, p)), **patch).heads for p in parts)
     found = second.assign(found_mean=first["mean"])[first.q <= s.alpha]
@@ -308,7 +319,7 @@ def calibrate(
     **patch, # of `sweep`: layers, mask, heads, call
 ) -> dict: # triples, replicates, and for 'bh' and 'max_t' the share of runs with a discovery and its Monte Carlo standard error
     "Any-discovery rate of the whole pipeline on placebo triples."
-    (y, logits), found, sizes = _inputs(model, X, y, patch), [], []
+    (y, logits), found, sizes = _inputs(model, X, y, settings, patch), [], []
     for i in tqdm(range(replicates), desc="calibrating", disable=not progress, leave=False):
         pairs = placebo_pairs(y, logits, settings.max_pairs, settings.seed + i)
         if len(pairs) < 6: raise ValueError(f"only {len(pairs)} placebo triples can be formed; six are needed to test anything")

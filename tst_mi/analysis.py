@@ -250,6 +250,7 @@ def prospects(
     **patch, # of `sweep`: mask, call
 ) -> pd.DataFrame: # one row per design and direction: triples, units, effective n, smallest p, heads that must be significant together; note: why there are none
     "How many triples each design gives, and what they could show."
+    if not isinstance(n_tests, Integral): raise ValueError(f"n_tests is {n_tests!r}; it must be the number of heads, and settings come after it")
     (y, logits), rows = _inputs(model, X, y, settings, patch), []
     for design, directions in DIRECTIONS.items():
         for d in directions:
@@ -269,6 +270,7 @@ def recurrence(
     **patch, # of `sweep`, as in `analyse`: layers, mask, heads, call
 ) -> np.ndarray: # for each row of analysis.heads, the share of matchings with the same verdict
     "How often each verdict recurs when instances are matched anew."
+    if not isinstance(analysis, Analysis): raise ValueError(f"analysis is a {type(analysis).__name__}; give the `Analysis` that `analyse` returned")
     keys, s = ["direction", "layer", "head"], analysis.settings
     if analysis.site != "head": raise ValueError(f"the analysis patched site {analysis.site!r}; recurrence is for heads")
     y, logits = _inputs(model, X, y, s, patch)

@@ -419,6 +419,10 @@ class HeadModule(NamedTuple):
     layer: nn.Module | None # the module around the attention module: its input is the residual stream
     mlp: nn.Module | None # its output is the feed-forward part's
 
+def _check_named(heads):
+    if not isinstance(heads, dict) or not all(isinstance(n, str) and isinstance(c, int) for n, c in heads.items()): raise ValueError(f"heads is {heads!r}; it must be a dict from names of output projections to numbers of heads, such as {{'path.to.out_proj': 8}}")
+    return heads
+
 def find_heads(
     model: nn.Module, # any model
     heads: dict | None = None, # name of an output projection -> number of heads, to say it yourself
@@ -431,8 +435,9 @@ def find_heads(
             count = next((c for a in HEAD_COUNTS if isinstance(c := getattr(m, a, None), int)), None)
             child = next((c for c in OUTPUTS if isinstance(getattr(m, c, None), nn.Linear)), None)
             if count and child and any(getattr(m, i, None) is not None for i in INPUTS) and getattr(m, child).in_features % count == 0: heads[f"{name}.{child}".lstrip(".")] = count
-    for name, count in heads.items():
+    for name, count in _check_named(heads).items():
         if name not in modules: raise ValueError(f"the model has no module {name!r}; its linear layers are {[n for n, m in modules.items() if isinstance(m, nn.Linear)]}")
+        if any(modules[name].children()): raise ValueError(f"{name} is a {type(modules[name]).__name__}, not an output projection; name the layer in it whose input is z, one of {[f'{name}.{n}' for n, m in modules[name].named_modules() if isinstance(m, nn.Linear)]}")
         if getattr(modules[name], "in_features", 0) % count or count < 1: raise ValueError(f"{name} has {getattr(modules[name], 'in_features', 'no')} inputs, which {count} heads do not divide")
         layer = modules.get(name.rsplit(".", 2)[0]) if name.count(".") > 1 else model
         found.append(HeadModule(name, count, modules[name], layer, next((getattr(layer, c) for c in MLPS if isinstance(getattr(layer, c, None), nn.Module)), None)))
@@ -472,7 +477,7 @@ def _hooked(changes):
         for point, f in changes.items(): handles.append((entering if point[1] == "in" else leaving)(point, f))
         yield
         wrong = {type(m).__name__: n for (m, _), n in counts.items() if n != 1}
-        if wrong: raise ValueError(f"hooked modules were not passed exactly once in a forward pass: {wrong}; the model does not use them as the generic path expects")
+        if wrong: raise ValueError(f"hooked modules were not passed exactly once in a forward pass: {wrong}; a module that serves several layers cannot be patched in one of them, and one that is not used is left out by naming the others with heads={{...}}")
     finally:
         for handle in handles: handle.remove()
 
@@ -660,7 +665,9 @@ def _fast(model, X, mask, site, donors, sets, layers, positions, reference, few)
 
 def _same_output(plain, own, how):
     "Refuse to sweep a model that is not itself when run in pieces."
-    if not torch.allclose(plain, own, atol=1e-4, rtol=1e-3): raise ValueError(f"the model's output changes by up to {(plain - own).abs().max():.2g} when it is {how}; sweeps of it would be wrong")
+    if torch.allclose(plain, own, atol=1e-4, rtol=1e-3): return
+    low = f" (in {plain.dtype} rounding alone may do this: use model.float())" if plain.dtype in (torch.float16, torch.bfloat16) else ""
+    raise ValueError(f"the model's output changes by up to {(plain - own).abs().max():.2g} when it is {how}{low}; sweeps of it would be wrong")
 
 def _check_range(name, chosen, n):
     "Chosen layers or positions as a list; all of them by default."
@@ -672,10 +679,12 @@ def _check_range(name, chosen, n):
 # %% ../nbs/20_patching.ipynb #06c8f9b6
 def _series(X):
     "Series as one array of numbers, in the machine's byte order."
-    whole = lambda v: _numpy(v.detach()) if torch.is_tensor(v) else v
+    whole, given = lambda v: _numpy(v.detach()) if torch.is_tensor(v) else v, type(X).__name__
     try: X = np.asarray(list(map(whole, X)) if isinstance(X, (list, tuple)) else whole(X))
-    except ValueError as e: raise ValueError(f"X cannot be made one array ({e}); bring series of different lengths to one length (`resample_series`), or pad them and give mask") from e
-    if X.dtype.kind not in "iufb": raise ValueError(f"X has type {X.dtype}; it must be an array of numbers" + (" (of one length, if these are series of several)" if X.dtype == object else ""))
+    except ValueError as e:
+        lengths = sorted({len(x) for x in X})
+        raise ValueError(f"X cannot be made one array: it holds series of {lengths[0]} to {lengths[-1]} time steps; bring them to one length (`resample_series`), or pad them and give mask" if len(lengths) > 1 else f"X cannot be made one array: {e}") from e
+    if X.dtype.kind not in "iufb": raise ValueError(f"X is a {given} with elements of type {X.dtype}; it must be an array of numbers, with series of one length")
     if X.ndim != 3: raise ValueError(f"X has shape {X.shape}; it must be (instances, time steps, channels)" + ("; one channel: X[:, :, None]" if X.ndim == 2 else ""))
     return np.ascontiguousarray(X, dtype=X.dtype.newbyteorder("="))
 

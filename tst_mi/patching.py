@@ -406,7 +406,7 @@ def transparent(
             if forward is not None: m.forward = forward
         torch.backends.mha.set_fastpath_enabled(fast)
 
-# %% ../nbs/20_patching.ipynb #7c62c713
+# %% ../nbs/20_patching.ipynb #883ed7de
 HEAD_COUNTS, OUTPUTS = ("num_heads", "n_heads", "num_attention_heads"), ("out_proj", "o_proj", "to_out", "wo", "proj", "dense")
 MLPS = ("linear2", "ff", "mlp", "feed_forward", "ffn", "fc2")
 INPUTS = ("in_proj_weight", "q_proj_weight", "in_proj", "q_proj", "query", "qkv", "to_q", "to_qkv", "c_attn", "wq")  # an attention module has one of them
@@ -419,6 +419,7 @@ class HeadModule(NamedTuple):
     layer: nn.Module | None # the module around the attention module: its input is the residual stream
     mlp: nn.Module | None # its output is the feed-forward part's
 
+# %% ../nbs/20_patching.ipynb #dce4b63f
 def _check_named(heads):
     if not isinstance(heads, dict) or not all(isinstance(n, str) and isinstance(c, int) for n, c in heads.items()): raise ValueError(f"heads is {heads!r}; it must be a dict from names of output projections to numbers of heads, such as {{'path.to.out_proj': 8}}")
     return heads

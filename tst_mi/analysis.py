@@ -8,18 +8,19 @@ __all__ = ['COLUMNS', 'Settings', 'judge', 'Analysis', 'analyse', 'summarise', '
 
 # %% ../nbs/35_analysis.ipynb #d85b741e
 from dataclasses import asdict, dataclass, replace
+from inspect import signature
 from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import nn
 from tqdm.auto import tqdm
 
 from .artifacts import to_plain
 from .metrics import donor_contrast, effect, negative_control, primary
-from .model import predict
 from .pairs import DIRECTIONS, Pairs, make_pairs, placebo_pairs, split_pairs
-from .patching import Sweep, sweep
+from .patching import Sweep, model_logits, sweep
 from .statistics import (VERDICTS, adjust, bootstrap, cliff_delta, detectable, fewest_discoveries, heterogeneity, infer, sign_flip, smallest_p,
                                standardised_differences, units_needed, variance_components, verdict)
 
@@ -149,22 +150,48 @@ def _check_matched(matched):
         if d != p.direction: raise ValueError(f"matched calls pairs of direction {p.direction!r} {d!r}")
         if has.any() and not has.all(): raise ValueError(f"{int((~has).sum())} of {len(p)} pairs of {d!r} have no control source; all must have one, or none")
 
-# %% ../nbs/35_analysis.ipynb #4948dffc
+def _check_call(settings, patch):
+    "Settings come as `Settings`, and everything else must be an argument of `sweep` that is free."
+    if not isinstance(settings, Settings): raise ValueError(f"settings is {settings!r}; give Settings(...), such as Settings(max_pairs=100, seed=1)")
+    inside, known = [k for k in patch if k in Settings.__dataclass_fields__], [k for k in signature(sweep).parameters if k not in ("model", "X", "pairs", "site", "donors", "progress")]
+    if inside: raise ValueError(f"{inside} are settings; give them as Settings({', '.join(f'{k}={patch[k]!r}' for k in inside)})")
+    if unknown := [k for k in patch if k not in known]: raise ValueError(f"there is no argument called {unknown}; what is passed on to `sweep` can be {known}")
+
+# %% ../nbs/35_analysis.ipynb #d01e19e7
+def _labels(y, n, K):
+    "Class indices of n instances of a model with K outputs, as integers."
+    y = y.detach().cpu().numpy() if torch.is_tensor(y) else np.asarray(y)
+    if y.shape != (n,): raise ValueError(f"y has shape {y.shape}, but X has {n} instances; it must hold one class index for each, shape ({n},)"
+                                         + ("; of one-hot rows, take y.argmax(1)" if y.shape == (n, K) else "; of a column, take y.ravel()" if y.size == n else ""))
+    fix = "use each label's position among the model's outputs, [classes.index(label) for label in y] with classes in the order of training"
+    if y.dtype.kind not in "iufb": raise ValueError(f"y holds {str(y[0])!r} and the like, not class indices; {fix}")
+    if not np.isfinite(y).all() or (y != np.round(y)).any(): raise ValueError(f"y holds values that are not whole numbers, such as {y[~np.isfinite(y) | (y != np.round(y))][0]}; {fix}")
+    if y.min() < 0 or y.max() >= K: raise ValueError(f"labels run from {y.min():g} to {y.max():g}, but the model has outputs 0 to {K - 1}; {fix}")
+    return y.astype(np.int64)
+
+def _inputs(model, X, y, settings, patch, logits=None):
+    "Labels and logits of all instances, checked."
+    _check_call(settings, patch)
+    if logits is None: logits = model_logits(model, X, patch.get("mask"), patch.get("call"))
+    return _labels(y, len(X), np.shape(logits)[-1]), logits
+
+# %% ../nbs/35_analysis.ipynb #1f2eca5f
 def analyse(
-    model: nn.Module, # a classifier in eval mode, such as `TimeSeriesTransformer`
-    X: np.ndarray, # (N, T, C) instances, best ones that were not trained on
-    y: np.ndarray, # (N,) true class indices
+    model: nn.Module, # a classifier in eval mode: `TimeSeriesTransformer`, or any that `sweep` can patch
+    X: np.ndarray, # (N, T, C) instances, best ones that were not trained on; array, tensor or list
+    y: np.ndarray, # (N,) true classes, as positions of the model's outputs
     settings: Settings = Settings(), # design, sizes, seed, alpha
     progress: bool = False, # show bars
     logits: np.ndarray | None = None, # (N, K) the model's outputs for X, if they are known
     site: str = "head", # what is patched: see `sweep`
     matched: dict | None = None, # direction -> `Pairs` to use, instead of matching by the settings
-    **patch, # of `sweep`: sets, layers, positions
+    **patch, # of `sweep`: sets, layers, positions, mask, heads, call, resume
 ) -> Analysis: # raises `ValueError` on bad input or if no pair can be formed
     "Patch every head (or other site) and say which of them carry the class."
-    y, parts, facts = np.asarray(y), [], {}
-    if len(X) != len(y): raise ValueError(f"X has {len(X)} instances and y {len(y)} labels; they must match")
-    if matched is None: matched = _match(y, predict(model, X) if logits is None else logits, settings)
+    parts, facts = [], {}
+    _check_call(settings, patch)
+    if matched is None: matched = _match(*_inputs(model, X, y, settings, patch, logits), settings)
+    elif len(X) != len(y): raise ValueError(f"X has {len(X)} instances and y {len(y)} labels; they must match")
     _check_matched(matched)
     for direction, pairs in matched.items():
         donors = ("source", "control") if (pairs.table.control >= 0).all() else ("source",)
@@ -220,9 +247,11 @@ def prospects(
     y: np.ndarray, # (N,) true class indices
     n_tests: int = 24, # heads in the family
     settings: Settings = Settings(), # seed, alpha, n_flips; max_pairs is not applied
+    **patch, # of `sweep`: mask, call
 ) -> pd.DataFrame: # one row per design and direction: triples, units, effective n, smallest p, heads that must be significant together; note: why there are none
     "How many triples each design gives, and what they could show."
-    logits, rows = predict(model, X), []
+    if not isinstance(n_tests, Integral): raise ValueError(f"n_tests is {n_tests!r}; it must be the number of heads, and settings come after it")
+    (y, logits), rows = _inputs(model, X, y, settings, patch), []
     for design, directions in DIRECTIONS.items():
         for d in directions:
             try: pairs = make_pairs(y, logits, design, d, len(y)*settings.reuse, settings.seed, settings.selection if design == "contrast" else "correct", settings.reuse, settings.stratify)
@@ -238,13 +267,16 @@ def recurrence(
     analysis: Analysis, # the first one
     matchings: int = 20, # further matchings
     progress: bool = False, # show a bar
+    **patch, # of `sweep`, as in `analyse`: layers, mask, heads, call
 ) -> np.ndarray: # for each row of analysis.heads, the share of matchings with the same verdict
     "How often each verdict recurs when instances are matched anew."
-    keys, s, logits = ["direction", "layer", "head"], analysis.settings, predict(model, X)
+    if not isinstance(analysis, Analysis): raise ValueError(f"analysis is a {type(analysis).__name__}; give the `Analysis` that `analyse` returned")
+    keys, s = ["direction", "layer", "head"], analysis.settings
     if analysis.site != "head": raise ValueError(f"the analysis patched site {analysis.site!r}; recurrence is for heads")
+    y, logits = _inputs(model, X, y, s, patch)
     same = np.zeros(len(analysis.heads))
     for i in tqdm(range(matchings), desc="matchings", disable=not progress, leave=False):
-        again = analyse(model, X, y, replace(s, seed=s.seed + 1000 + i, n_boot=min(s.n_boot, 1000), power_runs=0), logits=logits)
+        again = analyse(model, X, y, replace(s, seed=s.seed + 1000 + i, n_boot=min(s.n_boot, 1000), power_runs=0), logits=logits, **patch)
         if not again.heads[keys].equals(analysis.heads[keys]): raise ValueError("the analysis is of a part of the heads, or of pairs that the settings do not give")
         same += (again.heads.verdict == analysis.heads.verdict).to_numpy()
     return same/matchings
@@ -255,11 +287,12 @@ def confirm(
     settings: Settings = Settings(), # of the matching and of both analyses
     share: float = .5, # of the clusters used for discovery
     progress: bool = False, # show bars
+    **patch, # of `sweep`: layers, mask, heads, call
 ) -> pd.DataFrame: # one row per head found: direction, layer, head, found_mean, and from the other part mean, se, lo, hi, p, q, d_z, verdict
     "Find heads in one part of the triples; test and measure them in the other."
-    matched, s = _match(np.asarray(y), predict(model, X), settings), replace(settings, power_runs=0)
+    matched, s = _match(*_inputs(model, X, y, settings, patch), settings), replace(settings, power_runs=0)
     parts = zip(*(split_pairs(p, share, s.seed) for p in matched.values()))
-    first, second = (analyse(model, X, y, s, progress, matched=dict(zip(matched, p))).heads for p in parts)
+    first, second = (analyse(model, X, y, s, progress, matched=dict(zip(matched, p)), **patch).heads for p in parts)
     found = second.assign(found_mean=first["mean"])[first.q <= s.alpha]
     for d, rows in found.groupby("direction"):
         if rows.p.notna().all():
@@ -328,14 +361,15 @@ def placebo_runs(
     settings: Settings = Settings(max_pairs=60), # size of each run, flips, seed
     replicates: int = 100, # runs, each on a new matching
     progress: bool = False, # show a bar
+    **patch, # of `sweep`: layers, mask, heads, call
 ) -> pd.DataFrame: # one row per run, layer and head: n (triples), mean (logits), t, p, q, p_max_t
     "The whole pipeline on placebo triples, many times."
     if replicates < 1: raise ValueError(f"replicates is {replicates}; there must be at least one run")
-    logits, runs = predict(model, X), []
+    (y, logits), runs = _inputs(model, X, y, settings, patch), []
     for i in tqdm(range(replicates), desc="calibrating", disable=not progress, leave=False):
         pairs = placebo_pairs(y, logits, settings.max_pairs, settings.seed + i)
         if len(pairs) < 6: raise ValueError(f"only {len(pairs)} placebo triples can be formed; six are needed to test anything")
-        swept = sweep(model, X, pairs.table)
+        swept = sweep(model, X, pairs.table, **patch)
         x = donor_contrast(swept, "contrast").values.reshape(len(pairs), -1)
         t, p, p_max = sign_flip(x, n_flips=settings.n_flips, seed=settings.seed + i)
         runs.append(_sites(swept).assign(n=len(pairs), mean=x.mean(0), t=t, p=p, q=adjust(p), p_max_t=p_max))
@@ -357,6 +391,7 @@ def calibrate(
     settings: Settings = Settings(max_pairs=60), # size of each run, alpha, flips
     replicates: int = 100, # runs, each on a new matching
     progress: bool = False, # show a bar
+    **patch, # of `sweep`: layers, mask, heads, call
 ) -> dict: # see `discovery_rates`
     "Any-discovery rate of the whole pipeline on placebo triples."
-    return discovery_rates(placebo_runs(model, X, y, settings, replicates, progress), settings.alpha)
+    return discovery_rates(placebo_runs(model, X, y, settings, replicates, progress, **patch), settings.alpha)

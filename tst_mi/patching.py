@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SITES', 'ABLATIONS', 'NEEDS', 'HEAD_COUNTS', 'OUTPUTS', 'MLPS', 'INPUTS', 'STREAMS', 'Trace', 'has_fast_path',
            'all_pairs_of_heads', 'top_k_sets', 'Sweep', 'transparent', 'HeadModule', 'find_heads', 'check_reach',
-           'sweep', 'head_influence']
+           'model_logits', 'sweep', 'head_influence']
 
 # %% ../nbs/20_patching.ipynb #8eedd1f8
 import json
@@ -274,15 +274,17 @@ def _check_inputs(model, X, pairs, site, donors, mask, sets=None, layers=None, p
     if (site == "set") != (sets is not None): raise ValueError("site 'set' and the argument sets go together; give both or neither")
     if site == "set" and layers is not None: raise ValueError("site 'set' names its layers itself; leave layers out")
     require_eval(model)
-    if X.ndim != 3: raise ValueError(f"X has shape {X.shape}; it must be (instances, time steps, channels)")
-    if mask is not None and (mask.shape != X.shape[:2] or mask.dtype != bool or not mask.any(1).all()):
-        raise ValueError(f"mask has shape {mask.shape} and type {mask.dtype}; it must be {X.shape[:2]} and bool, with a real step in every instance")
+    _check_mask(mask, X)
     if not donors: raise ValueError(f"donors is empty; name columns of pairs, or {ABLATIONS}")
     columns = ["base", *(d for d in donors if d not in ABLATIONS)]
     lacking, shadowed = [c for c in columns if c not in pairs], [a for a in ABLATIONS if a in donors and a in pairs]
     if lacking or shadowed: raise ValueError(f"pairs has no column {lacking}; its columns are {list(pairs)}" if lacking else f"pairs has columns called {shadowed}, which are names of ablations; rename them")
     if len(pairs) == 0: raise ValueError("pairs is empty; there is nothing to patch")
     return _check_rows(X, pairs[columns])
+
+def _check_mask(mask, X):
+    if mask is not None and (mask.shape != X.shape[:2] or mask.dtype != bool or not mask.any(1).all()):
+        raise ValueError(f"mask has shape {mask.shape} and type {mask.dtype}; it must be {X.shape[:2]} and bool, with a real step in every instance")
 
 def _check_rows(X, columns):
     "Row numbers as integers, inside X, of finite instances."
@@ -404,7 +406,7 @@ def transparent(
             if forward is not None: m.forward = forward
         torch.backends.mha.set_fastpath_enabled(fast)
 
-# %% ../nbs/20_patching.ipynb #7c62c713
+# %% ../nbs/20_patching.ipynb #883ed7de
 HEAD_COUNTS, OUTPUTS = ("num_heads", "n_heads", "num_attention_heads"), ("out_proj", "o_proj", "to_out", "wo", "proj", "dense")
 MLPS = ("linear2", "ff", "mlp", "feed_forward", "ffn", "fc2")
 INPUTS = ("in_proj_weight", "q_proj_weight", "in_proj", "q_proj", "query", "qkv", "to_q", "to_qkv", "c_attn", "wq")  # an attention module has one of them
@@ -416,6 +418,11 @@ class HeadModule(NamedTuple):
     projection: nn.Module # its input is z, its output the attention block's output
     layer: nn.Module | None # the module around the attention module: its input is the residual stream
     mlp: nn.Module | None # its output is the feed-forward part's
+
+# %% ../nbs/20_patching.ipynb #dce4b63f
+def _check_named(heads):
+    if not isinstance(heads, dict) or not all(isinstance(n, str) and isinstance(c, int) for n, c in heads.items()): raise ValueError(f"heads is {heads!r}; it must be a dict from names of output projections to numbers of heads, such as {{'path.to.out_proj': 8}}")
+    return heads
 
 def find_heads(
     model: nn.Module, # any model
@@ -429,8 +436,9 @@ def find_heads(
             count = next((c for a in HEAD_COUNTS if isinstance(c := getattr(m, a, None), int)), None)
             child = next((c for c in OUTPUTS if isinstance(getattr(m, c, None), nn.Linear)), None)
             if count and child and any(getattr(m, i, None) is not None for i in INPUTS) and getattr(m, child).in_features % count == 0: heads[f"{name}.{child}".lstrip(".")] = count
-    for name, count in heads.items():
+    for name, count in _check_named(heads).items():
         if name not in modules: raise ValueError(f"the model has no module {name!r}; its linear layers are {[n for n, m in modules.items() if isinstance(m, nn.Linear)]}")
+        if any(modules[name].children()): raise ValueError(f"{name} is a {type(modules[name]).__name__}, not an output projection; name the layer in it whose input is z, one of {[f'{name}.{n}' for n, m in modules[name].named_modules() if isinstance(m, nn.Linear)]}")
         if getattr(modules[name], "in_features", 0) % count or count < 1: raise ValueError(f"{name} has {getattr(modules[name], 'in_features', 'no')} inputs, which {count} heads do not divide")
         layer = modules.get(name.rsplit(".", 2)[0]) if name.count(".") > 1 else model
         found.append(HeadModule(name, count, modules[name], layer, next((getattr(layer, c) for c in MLPS if isinstance(getattr(layer, c, None), nn.Module)), None)))
@@ -470,7 +478,7 @@ def _hooked(changes):
         for point, f in changes.items(): handles.append((entering if point[1] == "in" else leaving)(point, f))
         yield
         wrong = {type(m).__name__: n for (m, _), n in counts.items() if n != 1}
-        if wrong: raise ValueError(f"hooked modules were not passed exactly once in a forward pass: {wrong}; the model does not use them as the generic path expects")
+        if wrong: raise ValueError(f"hooked modules were not passed exactly once in a forward pass: {wrong}; a module that serves several layers cannot be patched in one of them, and one that is not used is left out by naming the others with heads={{...}}")
     finally:
         for handle in handles: handle.remove()
 
@@ -658,7 +666,9 @@ def _fast(model, X, mask, site, donors, sets, layers, positions, reference, few)
 
 def _same_output(plain, own, how):
     "Refuse to sweep a model that is not itself when run in pieces."
-    if not torch.allclose(plain, own, atol=1e-4, rtol=1e-3): raise ValueError(f"the model's output changes by up to {(plain - own).abs().max():.2g} when it is {how}; sweeps of it would be wrong")
+    if torch.allclose(plain, own, atol=1e-4, rtol=1e-3): return
+    low = f" (in {plain.dtype} rounding alone may do this: use model.float())" if plain.dtype in (torch.float16, torch.bfloat16) else ""
+    raise ValueError(f"the model's output changes by up to {(plain - own).abs().max():.2g} when it is {how}{low}; sweeps of it would be wrong")
 
 def _check_range(name, chosen, n):
     "Chosen layers or positions as a list; all of them by default."
@@ -667,11 +677,27 @@ def _check_range(name, chosen, n):
     if wrong or not chosen: raise ValueError(f"{name} {wrong} do not exist; there are {name} 0 to {n - 1}")
     return chosen
 
-# %% ../nbs/20_patching.ipynb #d15d56ca
-def _native(X):
-    X = np.asarray(X)
+# %% ../nbs/20_patching.ipynb #06c8f9b6
+def _series(X):
+    "Series as one array of numbers, in the machine's byte order."
+    whole, given = lambda v: _numpy(v.detach()) if torch.is_tensor(v) else v, type(X).__name__
+    try: X = np.asarray(list(map(whole, X)) if isinstance(X, (list, tuple)) else whole(X))
+    except ValueError as e:
+        lengths = sorted({len(x) for x in X})
+        raise ValueError(f"X cannot be made one array: it holds series of {lengths[0]} to {lengths[-1]} time steps; bring them to one length (`resample_series`), or pad them and give mask" if len(lengths) > 1 else f"X cannot be made one array: {e}") from e
+    if X.dtype.kind not in "iufb": raise ValueError(f"X is a {given} with elements of type {X.dtype}; it must be an array of numbers, with series of one length")
+    if X.ndim != 3: raise ValueError(f"X has shape {X.shape}; it must be (instances, time steps, channels)" + ("; one channel: X[:, :, None]" if X.ndim == 2 else ""))
     return np.ascontiguousarray(X, dtype=X.dtype.newbyteorder("="))
 
+def _run(model, x, mask, call):
+    "One forward pass of the untouched model; refuses what is no tensor."
+    try: out = (call or _call)(model, x, mask)
+    except Exception as e: raise ValueError(f"the model fails on series of shape {tuple(x.shape)} ({type(e).__name__}: {e}); X must be laid out as the model reads it, and a model that needs more, or other arguments, is run with call=lambda model, x, mask: ...") from e
+    keys = f" with the keys {list(out)}" if isinstance(out, dict) else ""
+    if not torch.is_tensor(out): raise ValueError(f"the model returns {type(out).__name__}{keys}, not logits; say how to run it with call=lambda model, x, mask: ..." + (f", which picks one, such as model(x)[{list(out)[0]!r}]" if keys else ""))
+    return out
+
+# %% ../nbs/20_patching.ipynb #d15d56ca
 def _reference(reference, n):
     "Row numbers to average over, or None."
     if reference is None: return None
@@ -685,15 +711,44 @@ def _few(model, X, mask, rows, p, call):
     rows = np.unique(rows)
     if mask is not None: rows = rows[np.argsort(mask[rows].sum(1), kind="stable")]
     x, m = torch.as_tensor(X[rows[:4]]).to(p), None if mask is None else torch.as_tensor(mask[rows[:4]]).to(p.device)
-    logits = call(model, x, m)
-    if not torch.is_tensor(logits): raise ValueError(f"the model returns {type(logits).__name__}, not logits; say how to run it with call=lambda model, x, mask: ...")
+    logits = _run(model, x, m, call)
     _check_finite(logits)
     return x, m, logits
+
+# %% ../nbs/20_patching.ipynb #317f3ccb
+def _check_logits(logits, again):
+    "Refuse outputs (N, K) that are not logits, or that differ when the first rows are run `again`."
+    if logits.ndim != 2: raise ValueError(f"the model's output has shape {logits.shape}; it must be (instances, classes): choose or pool it with call=lambda model, x, mask: ...")
+    if logits.shape[1] < 2: raise ValueError("the model has one output; give two classes two logits with call=lambda model, x, mask: torch.nn.functional.pad(model(x), (1, 0))")
+    if not np.isfinite(logits).all(): raise ValueError("the model's own logits hold NaN or infinite values for some instances; check its weights")
+    if (logits >= 0).all() and np.allclose(logits.sum(1), 1, atol=1e-4): raise ValueError("the model returns probabilities, which saturate; return what enters the softmax, or use call=lambda model, x, mask: model(x).log()")
+    if not np.allclose(logits[:len(again)], again, atol=1e-4, rtol=1e-3): raise ValueError("the model answers the same series differently when asked again; remove what is random in it, such as dropout that ignores model.eval()")
+
+@torch.no_grad()
+def model_logits(
+    model: nn.Module, # a classifier of series, in eval mode
+    X: np.ndarray, # (N, T, C)
+    mask: np.ndarray | None = None, # (N, T) True where a step is real
+    call: Callable | None = None, # how to run the model, (model, x, mask) -> logits
+    batch_size: int = 256, # rows per forward pass
+) -> np.ndarray: # (N, K) logits; raises `ValueError` if the model does not give them
+    "Logits of many series, the model run as a sweep runs it."
+    if not isinstance(model, nn.Module) or not list(model.parameters()): raise ValueError(f"the model is {type(model).__name__}; it must be a torch.nn.Module with weights")
+    require_eval(model)
+    X, mask, p = _series(X), None if mask is None else np.asarray(mask), next(model.parameters())
+    _check_mask(mask, X)
+    bad = np.flatnonzero(~np.isfinite(X).all((1, 2)))
+    if len(bad) or not len(X): raise ValueError(f"X holds NaN or infinite values in {len(bad)} of {len(X)} instances (the first is {bad[0]}); impute or remove them" if len(X) else "X is empty")
+    run = lambda rows: _run(model, torch.as_tensor(X[rows]).to(p), None if mask is None else torch.as_tensor(mask[rows]).to(p.device), call)
+    logits = np.concatenate([_numpy(run(slice(i, i + batch_size))) for i in range(0, len(X), batch_size)])
+    if len(logits) != len(X): raise ValueError(f"the model gives {len(logits)} outputs for {len(X)} instances; its first axis must be that of the instances")
+    _check_logits(logits, _numpy(run(slice(0, 4))))
+    return logits
 
 # %% ../nbs/20_patching.ipynb #152ebf2b
 @torch.no_grad()
 def sweep(
-    model: nn.Module, # in eval mode; the fast path is taken if it has one, else the generic path
+    model: nn.Module, # in eval mode; the fast path is taken if it has one and neither heads nor call are given, else the generic path
     X: np.ndarray, # (N, T, C) instances that the pairs refer to by row number
     pairs: pd.DataFrame, # one row per pair; columns 'base' and each of `donors`
     site: str = "head", # a key of `SITES`
@@ -711,11 +766,11 @@ def sweep(
     progress: bool = False, # show a bar
 ) -> Sweep: # raises `ValueError` on bad input
     "Patch every layer and variant of a site, for every pair and donor."
-    X, mask, reference = _native(X), None if mask is None else np.asarray(mask), _reference(reference, len(X))
+    X, mask, reference = _series(X), None if mask is None else np.asarray(mask), _reference(reference, len(X))
     donors, p = (donors,) if isinstance(donors, str) else tuple(donors), next(model.parameters())
     rows = _check_inputs(model, X, pairs, site, donors, mask, sets, layers, path)
-    fast, chunk = path == "fast" or path == "auto" and has_fast_path(model), _pairs_at_a_time(model, X, p) if chunk is None else chunk
-    few = _few(model, X, mask, rows, p, call or _call)
+    fast, chunk = path == "fast" or path == "auto" and has_fast_path(model) and call is None and heads is None, _pairs_at_a_time(model, X, p) if chunk is None else chunk
+    few = _few(model, X, mask, rows, p, call)
     one_chunk, coords = (_fast if fast else lambda *a: _generic(*a, heads, call or _call))(model, X, mask, site, donors, sets, layers, positions, reference, few)
     info = _fingerprint(model, X, pairs, mask, reference, few[2], site=site, donors=donors, sets=sets, layers=coords.get("layer"), positions=positions, chunk=chunk,
                         path="fast" if fast else "generic", heads=heads, tst_mi=versions()["tst_mi"], torch=versions()["torch"])
@@ -748,7 +803,7 @@ def head_influence(
     chunk: int | None = None, # pairs at a time; None: by length
 ) -> np.ndarray: # (P, L, H, L, H): patched layer and head, later layer and head; NaN where the second is not later
     "Change of each later head's z when one head is patched, relative to the donor's distance."
-    X, mask, parts, p = _native(X), None if mask is None else np.asarray(mask), [], next(model.parameters())
+    X, mask, parts, p = _series(X), None if mask is None else np.asarray(mask), [], next(model.parameters())
     if not has_fast_path(model): raise ValueError("influence needs the fast path: a model that shows embed, blocks and readout")
     if donor in ABLATIONS: raise ValueError(f"donor is {donor!r}; influence is relative to a donor's own z, so name a column of pairs")
     rows, chunk = _check_inputs(model, X, pairs, "head", (donor,), mask), chunk or max(1, _pairs_at_a_time(model, X, p)//4)

@@ -15,9 +15,7 @@ from tqdm.auto import tqdm
 
 from .analysis import Analysis
 from .metrics import effect, primary
-from .model import predict
-from .pairs import Pairs
-from .patching import sweep
+from .patching import model_logits, sweep
 from .perturbations import GRID, perturb
 from .statistics import compare_rankings, row_correlations
 
@@ -43,23 +41,25 @@ def _perturbed(pairs, perturbed, n):
     table[roles] += n
     return table, pairs.table[roles].to_numpy()
 
-def _measure(model, X, table, direction, site):
+def _measure(model, X, table, direction, site, patch):
     "Tested quantity (P, U), its gap (P,), and the source's effect on probability (P, U)."
     contrast = (table.control >= 0).all()
-    swept = sweep(model, X, table, site=site, donors=("source", "control") if contrast else ("source",))
+    swept = sweep(model, X, table, site=site, donors=("source", "control") if contrast else ("source",), **patch)
     q, p = primary(swept, direction) if contrast else effect(swept, direction), effect(swept, direction, metric="probability")
     return q.values.reshape(len(table), -1), q.gap, p.values.reshape(len(table), -1)
 
 # %% ../nbs/50_stability.ipynb #fb94f5a0
-def _one_kind(model, X, pairs, site, kind, strengths, seeds, perturbed, scale, bar):
+def _one_kind(model, X, pairs, site, kind, strengths, seeds, perturbed, scale, patch, bar):
     "For each strength: tested quantity, gap and probability effect, each (seeds, P, ...), and whether predictions stayed (seeds, P)."
-    (table, used), first, found = _perturbed(pairs, perturbed, len(X)), predict(model, X).argmax(1), []
+    (table, used), found = _perturbed(pairs, perturbed, len(X)), []
+    classes = lambda X: model_logits(model, X, patch.get("mask"), patch.get("call")).argmax(1)
+    first, twice = classes(X), {**patch, **({"mask": np.concatenate([patch["mask"]]*2)} if patch.get("mask") is not None else {})}
     for strength in strengths:
         runs = []
         for seed in seeds:
             new = perturb(X, kind, strength, seed, scale)
-            same = predict(model, new).argmax(1) == first
-            runs.append((*_measure(model, np.concatenate([X, new]), table, pairs.direction, site), same[used].all(1)))
+            same = classes(new) == first
+            runs.append((*_measure(model, np.concatenate([X, new]), table, pairs.direction, site, twice), same[used].all(1)))
             bar.update()
         found.append(tuple(map(np.stack, zip(*runs))))
     return found
@@ -93,6 +93,7 @@ def stability(
     statistics: tuple = ("spearman", "kendall", "top_quarter"), # of `RANKINGS`
     n_boot: int = 500, # resamples of triples
     progress: bool = False, # show a bar
+    **patch, # of `sweep`: mask, heads, call
 ) -> pd.DataFrame: # one row per direction, kind, strength, pairs and statistic: see `COLUMNS`
     "Compare the ranking of heads before and after perturbations, against the noise ceiling."
     _check_stability(analysis, grid, seeds, perturbed)
@@ -100,8 +101,8 @@ def stability(
     options = dict(statistics=statistics, level=1 - s.alpha, n_boot=n_boot, seed=s.seed)
     with tqdm(total=total, desc="perturbing", disable=not progress, leave=False) as bar:
         for (d, pairs), (kind, strengths) in product(analysis.matched.items(), grid.items()):
-            before, cluster = _measure(model, X, pairs.table, d, analysis.site), pairs.table.cluster.to_numpy()
-            runs = _one_kind(model, X, pairs, analysis.site, kind, strengths, seeds, perturbed, scale, bar)
+            before, cluster = _measure(model, X, pairs.table, d, analysis.site, patch), pairs.table.cluster.to_numpy()
+            runs = _one_kind(model, X, pairs, analysis.site, kind, strengths, seeds, perturbed, scale, patch, bar)
             survives = np.all([run[-1].all(0) for run in runs], 0)
             for (strength, run), (name, keep) in product(zip(strengths, runs), (("surviving", survives), ("all", survives | True))):
                 rows = _rows(before, run[:3], cluster, keep, options)

@@ -1,4 +1,4 @@
-# Two commands: `make report` and `make test`. Each makes its own environment in .venv first.
+# Three commands: `make report`, `make test` and `make docs`. Each makes its own environment in .venv first.
 PYTHON ?= python3
 DATASET ?= JapaneseVowels
 OUT ?= reports
@@ -10,7 +10,7 @@ READY := .venv/.ready
 
 export DATASET DATA_DIR CHECKPOINT
 
-.PHONY: report test check smoke studies readme clean
+.PHONY: report test docs check smoke studies readme clean
 
 # A report on one dataset: make report DATASET=LSST ARGS="-p design error -p seed 1"
 # DATA_DIR names a folder of datasets, CHECKPOINT a .safetensors file. If there is no model yet it is trained first,
@@ -26,6 +26,10 @@ report: $(READY)
 
 test: check smoke
 	$(BIN)/python -m pytest -q tests
+
+# The pages as a site: with Quarto where it is installed (its README then makes way for ours), otherwise with Sphinx, offline.
+docs: .venv/.ready-docs
+	@if command -v quarto >/dev/null; then $(BIN)/nbdev_docs && $(BIN)/python tests/readme.py; else $(BIN)/python tests/docs.py; fi
 
 # Notebooks are clean and the library is what they export: on a copy, nothing changes.
 check: $(READY)
@@ -57,5 +61,9 @@ $(READY): setup.py settings.ini constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $(READY)
 
+.venv/.ready-docs: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	@touch $@
+
 clean:
-	rm -rf .venv build dist *.egg-info reports nbs/reports
+	rm -rf .venv _docs _proc build dist *.egg-info reports nbs/reports

@@ -40,6 +40,7 @@ def relink(text: str) -> str:
     text = re.sub(rf"\[(`_\w+`)\]\({host}[^)]+\)", r"\1", text)   # what is private has no entry
     text = re.sub(rf"\]\({host}/(\w+)\.html", r"](\1.ipynb", text)
     text = re.sub(r"\]\(\d+[a-z]?_(\w+\.ipynb)", r"](\1", text)
+    text = re.sub(r"\[\[([^]]+)\]\([^)]+\)\]\(", r"[\1](", text)   # a link that nbdev put into a link
     return re.sub(r"\]\((?:\w+\.ipynb)?#[^)]+\)", lambda m: m[0].lower(), text)
 
 
@@ -52,19 +53,29 @@ def signature(module: str, cell):
     source, name, code, doc = re.fullmatch(r"---\n\n(?:\[source\]\((\S+?)\)\{.*?\}\n\n)?### (\S+)\n\n```python\n(.+?)\n```\s*(.*)", text, flags=re.S).groups()
     thing = import_module(module)
     for part in re.search(r"show_doc\(([\w.]+)", cell.source)[1].split("."): thing = getattr(thing, part)
-    table = DocmentTbl(thing)
-    if table.has_docment:   # types and meanings are in the table
-        tree = ast.parse(code + "\n    ...")
-        for node in ast.walk(tree):
+    meanings = {key: found["docment"] for key, found in DocmentTbl(thing).dm.items() if isinstance(found["docment"], str)}
+    definition, table = ast.parse(code + "\n    ...").body[0], ""
+    if meanings:   # the types move into the table
+        rows = [(node.arg, node.annotation, meanings.get(node.arg)) for node in ast.walk(definition) if isinstance(node, ast.arg)]
+        if "return" in meanings or ast.unparse(definition.returns or []) not in ("", "None"): rows.append(("*returns*", definition.returns, meanings.get("return")))
+        table = "| | type | meaning |\n|---|---|---|\n" + "\n".join(row(*each) for each in rows)
+        for node in ast.walk(definition):
             if isinstance(node, ast.arg): node.annotation = None
-        tree.body[0].returns = None
-        code = ast.unparse(tree).partition(":\n")[0].removeprefix("def ")
-    doc = doc.replace("*Call self as a function.*", "")   # fastcore's word for no docstring
-    parts = f"### {name}", f"{{.source}}\n[source]({source})" if source else "", f"{{.signature}}\n```python\n{code}\n```", relink(doc), relink(str(table))
+        definition.returns = None
+    code = ast.unparse(definition).removeprefix("def ").partition(":\n")[0]
+    doc = relink(doc.replace("*Call self as a function.*", ""))   # fastcore's word for no docstring
+    parts = f"### {name}", f"{{.source}}\n[source]({source})" if source else "", f"{{.signature}}\n```python\n{code}\n```", doc, f"{{.docments}}\n{table}" if table else ""
     return new_markdown_cell("\n\n".join(filter(None, parts)))
 
 
-def code(cell, folded: bool):
+def row(name: str, annotation, meaning) -> str:
+    "A row of the table of docments; what Markdown would read as a mark is escaped."
+    kind = re.sub(r"\b\w+\.", "", ast.unparse(annotation)) if annotation else ""
+    kind, meaning = (re.sub(r"([*|])", r"\\\1", text) for text in (kind, meaning or ""))
+    return f"| {name} | {kind} | {meaning} |"
+
+
+def code_cell(cell, folded: bool):
     "A code cell with Quarto's directives as MyST-NB's tags."
     directives = re.findall(r"^#\| *(.+?) *$", cell.source, flags=re.M)
     cell.metadata["tags"] = [*(TAGS[d] for d in directives if d in TAGS), *(["hide-input"] if folded else [])]
@@ -83,7 +94,7 @@ def page(path: Path):
     cells = [new_markdown_cell(f"# {front['title']}\n\n{{.subtitle}}\n{front['description']}")]
     for shown, group in groupby(nb.cells[2:], is_shown):
         if shown: cells += [signature(f"{get_config().lib_name}.{name}", cell) for cell in reversed(list(group))]   # nbdev puts the last first
-        else: cells += [code(cell, folded) if cell.cell_type == "code" else new_markdown_cell(relink(cell.source)) for cell in group]
+        else: cells += [code_cell(cell, folded) if cell.cell_type == "code" else new_markdown_cell(relink(cell.source)) for cell in group]
     nb.cells, nb.metadata = cells, {"kernelspec": nb.metadata["kernelspec"], "language_info": {"name": "python"}}
     return name, nb
 
@@ -109,7 +120,7 @@ def write_sources(processed: Path, folder: Path):
 def mathml(self, node):
     "A formula as MathML, which needs no script and no network. What the converter does not know is an error."
     block = node.tagname == "math_block"
-    markup = convert(node.astext(), display="block" if block else "inline")
+    markup = convert(node.astext(), display="block" if block else "inline").replace("&#x0005E;", "&#x002C6;")   # a hat, not a caret
     try: ElementTree.fromstring(markup)
     except ElementTree.ParseError: markup = "\\"
     if "\\" in markup: raise ValueError(f"latex2mathml cannot convert {node.astext()!r}; write it with simpler commands")
@@ -135,7 +146,7 @@ def build(out: Path):
     settings = dict(
         project=config.title, author=config.author, copyright=config.copyright, extensions=["myst_nb", __name__],
         html_theme="furo", html_title=config.title, html_static_path=["_static"], html_css_files=["site.css"],
-        html_math_renderer="mathml", html_copy_source=False, html_show_sphinx=False, html_use_index=False,
+        html_math_renderer="mathml", html_copy_source=False, html_show_sphinx=False, html_use_index=False, html_show_search_summary=False, smartquotes=False,
         nb_execution_mode="off", nb_render_markdown_format="myst", nb_code_prompt_show="Code", nb_code_prompt_hide="Code",
         myst_enable_extensions=["dollarmath", "attrs_block"], myst_heading_anchors=4, myst_heading_slug_func="readme.slug")
     app = Sphinx(work/"site", None, work/"html", work/"doctrees", "html", confoverrides=settings, status=None, warningiserror=True)

@@ -1,4 +1,4 @@
-# Two commands: `make report` and `make test`. Each makes its own environment in .venv first.
+# Four commands: `make report`, `make paper`, `make test` and `make docs`. Each makes its own environment in .venv first.
 PYTHON ?= python3
 DATASET ?= JapaneseVowels
 DATASETS ?= JapaneseVowels PenDigits LSST
@@ -12,7 +12,7 @@ READY := .venv/.ready
 
 export DATASET OUT DATA_DIR CHECKPOINT
 
-.PHONY: report paper test check smoke studies readme clean
+.PHONY: report paper test docs check smoke studies readme clean
 
 # A report on one dataset: make report DATASET=LSST ARGS="-p design error -p seed 1"
 # DATA_DIR names a folder of datasets, CHECKPOINT a .safetensors file. If there is no model yet it is trained first,
@@ -27,6 +27,10 @@ paper: $(READY)
 
 test: check smoke
 	$(BIN)/python -m pytest -q tests
+
+# The pages as a site: with Quarto where it is installed (its README then makes way for ours), otherwise with Sphinx, offline.
+docs: .venv/.ready-docs
+	@if command -v quarto >/dev/null; then $(BIN)/nbdev_docs && $(BIN)/python tests/readme.py; else $(BIN)/python tests/docs.py; fi
 
 # Notebooks are clean and the library is what they export: on a copy, nothing changes.
 check: $(READY)
@@ -58,5 +62,9 @@ $(READY): setup.py settings.ini constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $(READY)
 
+.venv/.ready-docs: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	@touch $@
+
 clean:
-	rm -rf .venv build dist *.egg-info reports nbs/reports paper
+	rm -rf .venv _docs _proc build dist *.egg-info reports nbs/reports paper

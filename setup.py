@@ -50,7 +50,7 @@ setuptools.setup(
     package_data={cfg["lib_name"]: cfg["package_data"].split()},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
-    extras_require={extra: cfg[f"{extra}_requirements"].split() for extra in ("dev", "hf", "bench")},
+    extras_require={extra: cfg[f"{extra}_requirements"].split() for extra in ("dev", "docs", "hf", "bench")},
     cmdclass={"build_py": BuildWithReport},
     entry_points={"nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"], "console_scripts": [f"{cfg['lib_name']}={cfg['lib_name']}.cli:main"]},
     zip_safe=False,

@@ -8,6 +8,12 @@ from nbconvert import MarkdownExporter
 ROOT = Path(__file__).parent.parent
 
 
+def slug(heading: str) -> str:
+    "The anchor that pandoc, and so Quarto and nbdev's links, gives a heading."
+    kept = re.sub(r"[^\w\s.-]", "", heading.lower())
+    return re.sub(r"^[^a-z]+", "", re.sub(r"\s+", "-", kept.strip())) or "section"
+
+
 def render() -> dict:
     "Relative path -> content, of README.md and its pictures."
     nb = nbformat.read(ROOT/"nbs"/"index.ipynb", as_version=4)

@@ -54,7 +54,7 @@ def read_ts(
                          "download it again or check its header and its lines after @data") from e
     X, y = [np.asarray(x, dtype=np.float64).T for x in X], np.asarray(y)
     if not X: raise ValueError(f"{path} has no instances after @data")
-    if y.dtype.kind not in "US": raise ValueError(f"{path} is not a classification dataset: it has no @classLabel")
+    if y.dtype.kind not in "US": raise ValueError(f"{path} is not a classification dataset, but one for regression or clustering: its header has no @classLabel")
     bad = [i for i, x in enumerate(X) if np.isinf(x).any()]
     if bad: raise ValueError(f"{path} holds infinite values in {len(bad)} of {len(X)} instances (the first is instance {bad[0]}); "
                              "correct them, or write ? for a value that is missing")
@@ -126,7 +126,7 @@ def find_dataset(
     if name in at_hand: return at_hand[name], _files(local_folders(data_dir)[at_hand[name]], name)
     archive = sorted({*at_hand, *multivariate, *univariate})
     if name not in archive:
-        raise ValueError(f"no dataset is called {name!r}. Close: {difflib.get_close_matches(name, archive, 5, .5) or 'none'}. "
+        raise ValueError(f"no classification dataset is called {name!r}. Close: {difflib.get_close_matches(name, archive, 5, .5) or 'none'}. "
                          f"On this machine: {', '.join(at_hand)}. Any of the {len(archive)} sets of the UEA/UCR archive can be "
                          "downloaded; your own .ts files go in a folder given as data_dir or TST_MI_DATA")
     if download:

@@ -16,6 +16,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .artifacts import to_plain
+from .data import copies
 from .metrics import donor_contrast, effect, negative_control, primary
 from .model import predict
 from .pairs import DIRECTIONS, Pairs, make_pairs, placebo_pairs, split_pairs
@@ -132,10 +133,10 @@ def _facts(pairs, gap, n_tests, settings):
     return dict(n=len(pairs), units=units, effective_n=pairs.effective_n, smallest_p=smallest_p(units, settings.n_flips), specific=pairs.specific,
                 fewest_discoveries=fewest_discoveries(units, n_tests, settings.alpha, settings.n_flips), mean_gap=float(gap.mean()))
 
-def _match(y, logits, settings):
-    "Pairs of each direction of a design."
-    s = settings
-    matched = {d: make_pairs(y, logits, s.design, d, s.max_pairs, s.seed, s.selection, s.reuse, s.stratify) for d in DIRECTIONS[s.design]}
+def _match(X, y, logits, settings):
+    "Pairs of each direction of a design, without copies of series that may serve already."
+    s, exclude = settings, copies(X)
+    matched = {d: make_pairs(y, logits, s.design, d, s.max_pairs, s.seed, s.selection, s.reuse, s.stratify, exclude) for d in DIRECTIONS[s.design]}
     few = [d for d, p in matched.items() if len(p) < 2]
     if few: raise ValueError(f"design {s.design!r} gives one usable triple ({', '.join(few)}); at least two are needed to judge variation, and six to test: use another design or more data")
     return matched
@@ -164,7 +165,7 @@ def analyse(
     "Patch every head (or other site) and say which of them carry the class."
     y, parts, facts = np.asarray(y), [], {}
     if len(X) != len(y): raise ValueError(f"X has {len(X)} instances and y {len(y)} labels; they must match")
-    if matched is None: matched = _match(y, predict(model, X) if logits is None else logits, settings)
+    if matched is None: matched = _match(X, y, predict(model, X) if logits is None else logits, settings)
     _check_matched(matched)
     for direction, pairs in matched.items():
         donors = ("source", "control") if (pairs.table.control >= 0).all() else ("source",)
@@ -222,10 +223,10 @@ def prospects(
     settings: Settings = Settings(), # seed, alpha, n_flips; max_pairs is not applied
 ) -> pd.DataFrame: # one row per design and direction: triples, units, effective n, smallest p, heads that must be significant together; note: why there are none
     "How many triples each design gives, and what they could show."
-    logits, rows = predict(model, X), []
+    logits, rows, exclude = predict(model, X), [], copies(X)
     for design, directions in DIRECTIONS.items():
         for d in directions:
-            try: pairs = make_pairs(y, logits, design, d, len(y)*settings.reuse, settings.seed, settings.selection if design == "contrast" else "correct", settings.reuse, settings.stratify)
+            try: pairs = make_pairs(y, logits, design, d, len(y)*settings.reuse, settings.seed, settings.selection if design == "contrast" else "correct", settings.reuse, settings.stratify, exclude)
             except ValueError as e: pairs, note = [], str(e)
             else: note = ""
             n = pairs.table.cluster.nunique() if len(pairs) else 0
@@ -257,7 +258,7 @@ def confirm(
     progress: bool = False, # show bars
 ) -> pd.DataFrame: # one row per head found: direction, layer, head, found_mean, and from the other part mean, se, lo, hi, p, q, d_z, verdict
     "Find heads in one part of the triples; test and measure them in the other."
-    matched, s = _match(np.asarray(y), predict(model, X), settings), replace(settings, power_runs=0)
+    matched, s = _match(X, np.asarray(y), predict(model, X), settings), replace(settings, power_runs=0)
     parts = zip(*(split_pairs(p, share, s.seed) for p in matched.values()))
     first, second = (analyse(model, X, y, s, progress, matched=dict(zip(matched, p))).heads for p in parts)
     found = second.assign(found_mean=first["mean"])[first.q <= s.alpha]

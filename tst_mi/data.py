@@ -149,7 +149,7 @@ class Dataset:
     classes: tuple # class index -> name in the archive; its length is the number of model outputs
     source: str # where the files were found
     checksums: dict # file name -> SHA-256
-    settings: dict # length, method, standardise, reindex, and what they did; imputed; copies
+    settings: dict # length, method, standardise, reindex; original_lengths, how many series were resampled, and by averaging; imputed; copies; mean and sd of each channel
     def __repr__(self):
         (n, t, c), m = self.X_train.shape, len(self.X_test)
         return f"{self.name}: {n} train + {m} test series, {t} steps x {c} channels, {len(self.classes)} classes ({self.source})"

@@ -133,9 +133,9 @@ def _facts(pairs, gap, n_tests, settings):
     return dict(n=len(pairs), units=units, effective_n=pairs.effective_n, smallest_p=smallest_p(units, settings.n_flips), specific=pairs.specific,
                 fewest_discoveries=fewest_discoveries(units, n_tests, settings.alpha, settings.n_flips), mean_gap=float(gap.mean()))
 
-def _match(X, y, logits, settings):
-    "Pairs of each direction of a design, without copies of series that may serve already."
-    s, exclude = settings, copies(X)
+def _match(y, logits, settings, exclude):
+    "Pairs of each direction of a design."
+    s = settings
     matched = {d: make_pairs(y, logits, s.design, d, s.max_pairs, s.seed, s.selection, s.reuse, s.stratify, exclude) for d in DIRECTIONS[s.design]}
     few = [d for d, p in matched.items() if len(p) < 2]
     if few: raise ValueError(f"design {s.design!r} gives one usable triple ({', '.join(few)}); at least two are needed to judge variation, and six to test: use another design or more data")
@@ -165,7 +165,7 @@ def analyse(
     "Patch every head (or other site) and say which of them carry the class."
     y, parts, facts = np.asarray(y), [], {}
     if len(X) != len(y): raise ValueError(f"X has {len(X)} instances and y {len(y)} labels; they must match")
-    if matched is None: matched = _match(X, y, predict(model, X) if logits is None else logits, settings)
+    if matched is None: matched = _match(y, predict(model, X) if logits is None else logits, settings, copies(X))
     _check_matched(matched)
     for direction, pairs in matched.items():
         donors = ("source", "control") if (pairs.table.control >= 0).all() else ("source",)
@@ -258,7 +258,7 @@ def confirm(
     progress: bool = False, # show bars
 ) -> pd.DataFrame: # one row per head found: direction, layer, head, found_mean, and from the other part mean, se, lo, hi, p, q, d_z, verdict
     "Find heads in one part of the triples; test and measure them in the other."
-    matched, s = _match(X, np.asarray(y), predict(model, X), settings), replace(settings, power_runs=0)
+    matched, s = _match(np.asarray(y), predict(model, X), settings, copies(X)), replace(settings, power_runs=0)
     parts = zip(*(split_pairs(p, share, s.seed) for p in matched.values()))
     first, second = (analyse(model, X, y, s, progress, matched=dict(zip(matched, p))).heads for p in parts)
     found = second.assign(found_mean=first["mean"])[first.q <= s.alpha]

@@ -18,6 +18,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .artifacts import to_plain
+from .data import copies
 from .metrics import donor_contrast, effect, negative_control, primary
 from .pairs import DIRECTIONS, Pairs, make_pairs, placebo_pairs, split_pairs
 from .patching import Sweep, model_logits, sweep
@@ -133,10 +134,10 @@ def _facts(pairs, gap, n_tests, settings):
     return dict(n=len(pairs), units=units, effective_n=pairs.effective_n, smallest_p=smallest_p(units, settings.n_flips), specific=pairs.specific,
                 fewest_discoveries=fewest_discoveries(units, n_tests, settings.alpha, settings.n_flips), mean_gap=float(gap.mean()))
 
-def _match(y, logits, settings):
+def _match(settings, y, logits, exclude):
     "Pairs of each direction of a design."
     s = settings
-    matched = {d: make_pairs(y, logits, s.design, d, s.max_pairs, s.seed, s.selection, s.reuse, s.stratify) for d in DIRECTIONS[s.design]}
+    matched = {d: make_pairs(y, logits, s.design, d, s.max_pairs, s.seed, s.selection, s.reuse, s.stratify, exclude) for d in DIRECTIONS[s.design]}
     few = [d for d, p in matched.items() if len(p) < 2]
     if few: raise ValueError(f"design {s.design!r} gives one usable triple ({', '.join(few)}); at least two are needed to judge variation, and six to test: use another design or more data")
     return matched
@@ -170,10 +171,10 @@ def _labels(y, n, K):
     return y.astype(np.int64)
 
 def _inputs(model, X, y, settings, patch, logits=None):
-    "Labels and logits of all instances, checked."
+    "Labels and logits of all instances, checked, and which instances are copies of earlier ones."
     _check_call(settings, patch)
     if logits is None: logits = model_logits(model, X, patch.get("mask"), patch.get("call"))
-    return _labels(y, len(X), np.shape(logits)[-1]), logits
+    return _labels(y, len(X), np.shape(logits)[-1]), logits, copies(X.detach().cpu().numpy() if torch.is_tensor(X) else X)
 
 # %% ../nbs/35_analysis.ipynb #1f2eca5f
 def analyse(
@@ -190,7 +191,7 @@ def analyse(
     "Patch every head (or other site) and say which of them carry the class."
     parts, facts = [], {}
     _check_call(settings, patch)
-    if matched is None: matched = _match(*_inputs(model, X, y, settings, patch, logits), settings)
+    if matched is None: matched = _match(settings, *_inputs(model, X, y, settings, patch, logits))
     elif len(X) != len(y): raise ValueError(f"X has {len(X)} instances and y {len(y)} labels; they must match")
     _check_matched(matched)
     for direction, pairs in matched.items():
@@ -251,10 +252,10 @@ def prospects(
 ) -> pd.DataFrame: # one row per design and direction: triples, units, effective n, smallest p, heads that must be significant together; note: why there are none
     "How many triples each design gives, and what they could show."
     if not isinstance(n_tests, Integral): raise ValueError(f"n_tests is {n_tests!r}; it must be the number of heads, and settings come after it")
-    (y, logits), rows = _inputs(model, X, y, settings, patch), []
+    (y, logits, exclude), rows = _inputs(model, X, y, settings, patch), []
     for design, directions in DIRECTIONS.items():
         for d in directions:
-            try: pairs = make_pairs(y, logits, design, d, len(y)*settings.reuse, settings.seed, settings.selection if design == "contrast" else "correct", settings.reuse, settings.stratify)
+            try: pairs = make_pairs(y, logits, design, d, len(y)*settings.reuse, settings.seed, settings.selection if design == "contrast" else "correct", settings.reuse, settings.stratify, exclude)
             except ValueError as e: pairs, note = [], str(e)
             else: note = ""
             n = pairs.table.cluster.nunique() if len(pairs) else 0
@@ -273,7 +274,7 @@ def recurrence(
     if not isinstance(analysis, Analysis): raise ValueError(f"analysis is a {type(analysis).__name__}; give the `Analysis` that `analyse` returned")
     keys, s = ["direction", "layer", "head"], analysis.settings
     if analysis.site != "head": raise ValueError(f"the analysis patched site {analysis.site!r}; recurrence is for heads")
-    y, logits = _inputs(model, X, y, s, patch)
+    y, logits, _ = _inputs(model, X, y, s, patch)
     same = np.zeros(len(analysis.heads))
     for i in tqdm(range(matchings), desc="matchings", disable=not progress, leave=False):
         again = analyse(model, X, y, replace(s, seed=s.seed + 1000 + i, n_boot=min(s.n_boot, 1000), power_runs=0), logits=logits, **patch)
@@ -290,7 +291,7 @@ def confirm(
     **patch, # of `sweep`: layers, mask, heads, call
 ) -> pd.DataFrame: # one row per head found: direction, layer, head, found_mean, and from the other part mean, se, lo, hi, p, q, d_z, verdict
     "Find heads in one part of the triples; test and measure them in the other."
-    matched, s = _match(*_inputs(model, X, y, settings, patch), settings), replace(settings, power_runs=0)
+    matched, s = _match(settings, *_inputs(model, X, y, settings, patch)), replace(settings, power_runs=0)
     parts = zip(*(split_pairs(p, share, s.seed) for p in matched.values()))
     first, second = (analyse(model, X, y, s, progress, matched=dict(zip(matched, p)), **patch).heads for p in parts)
     found = second.assign(found_mean=first["mean"])[first.q <= s.alpha]
@@ -365,7 +366,7 @@ def placebo_runs(
 ) -> pd.DataFrame: # one row per run, layer and head: n (triples), mean (logits), t, p, q, p_max_t
     "The whole pipeline on placebo triples, many times."
     if replicates < 1: raise ValueError(f"replicates is {replicates}; there must be at least one run")
-    (y, logits), runs = _inputs(model, X, y, settings, patch), []
+    (y, logits, _), runs = _inputs(model, X, y, settings, patch), []
     for i in tqdm(range(replicates), desc="calibrating", disable=not progress, leave=False):
         pairs = placebo_pairs(y, logits, settings.max_pairs, settings.seed + i)
         if len(pairs) < 6: raise ValueError(f"only {len(pairs)} placebo triples can be formed; six are needed to test anything")

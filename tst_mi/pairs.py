@@ -170,14 +170,17 @@ def make_pairs(
     selection: str = "correct", # for 'contrast': 'correct', or 'all' to match by true class whatever the prediction
     reuse: int = 1, # 1: each instance serves once; more: pairs of donors per base (noising: bases per pair of donors)
     stratify: bool = False, # go round the pairs of classes instead of drawing them as they come
+    exclude: np.ndarray | None = None, # (N,) True for instances that may not serve, such as `copies` of others
 ) -> Pairs: # raises `ValueError` if there is none, or fewer than 6 effective clusters under reuse
     "Assign bases, sources and control sources, by default each instance serving once."
     y, logits = np.asarray(y), np.asarray(logits)
     direction = direction or (design if design == "contrast" else None)
     _check_request(y, logits, design, direction, max_pairs, selection, reuse)
     rng, predicted = np.random.default_rng(seed), logits.argmax(1)
-    rows, dropped = (_contrast(y, predicted, max_pairs, rng, selection == "all", reuse, stratify) if design == "contrast"
-                     else _error(y, predicted, direction, max_pairs, rng, reuse, stratify))
+    free = np.flatnonzero(~(np.zeros(len(y), dtype=bool) if exclude is None else np.asarray(exclude, dtype=bool)))
+    rows, dropped = (_contrast(y[free], predicted[free], max_pairs, rng, selection == "all", reuse, stratify) if design == "contrast"
+                     else _error(y[free], predicted[free], direction, max_pairs, rng, reuse, stratify))
+    rows, dropped["excluded, such as a copy of another instance"] = [[*free[row[:3]], *row[3:]] for row in rows], len(y) - len(free)
     if not rows:
         right, classes = int((predicted == y).sum()), len(np.unique(y[predicted == y]))
         raise ValueError(f"design {design!r} finds no usable pair: {right} of {len(y)} instances are classified correctly, in {classes} classes, and "

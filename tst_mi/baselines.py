@@ -179,7 +179,7 @@ def _attribute_signed(model, X, pairs, direction, methods, n_steps, mean, rows, 
     p, few, found = next(model.parameters()), max(1, rows//n_steps), {m: [] for m in methods}
     series = lambda column, part: torch.as_tensor(X[pairs[column].to_numpy()[part]]).to(p)
     w = torch.as_tensor(functional(pairs, direction, model(series("base", slice(1))).shape[-1])).to(p)
-    mean = torch.as_tensor(np.asarray(X.mean(0) if mean is None else mean, dtype=np.float32))[None].to(p)
+    mean = torch.as_tensor(np.asarray(X[np.isfinite(X).all((1, 2))].mean(0) if mean is None else mean, dtype=np.float32))[None].to(p)
     for i in tqdm(range(0, len(pairs) if methods else 0, few), desc="attributing", disable=not progress, leave=False):
         part = slice(i, i + few)
         runs = [Run(model, series("base", part), series(d, part), w[part], mean, n_steps, rows) for d in _donors(pairs)]
@@ -191,8 +191,11 @@ def _attribute_signed(model, X, pairs, direction, methods, n_steps, mean, rows, 
 def _attribute_attention(model, X, pairs, methods, rows):
     "Mean over the donors of each attention measure, (P, L*H)."
     used, where = np.unique(pairs[list(_donors(pairs))].to_numpy(), return_inverse=True)
-    parts = [torch.as_tensor(attention_maps(model, X[used[i:i + rows]], rows)) for i in (range(0, len(used), rows) if methods else ())]
-    return {m: np.concatenate([ATTENTION[m](a).flatten(1).numpy() for a in parts])[where.reshape(len(pairs), -1)].mean(1).astype(np.float64) for m in methods}
+    found = {m: [] for m in methods}
+    for i in range(0, len(used) if methods else 0, rows):
+        maps = torch.as_tensor(attention_maps(model, X[used[i:i + rows]], rows))
+        for m in methods: found[m].append(ATTENTION[m](maps).flatten(1).numpy())
+    return {m: np.concatenate(v)[where.reshape(len(pairs), -1)].mean(1).astype(np.float64) for m, v in found.items()}
 
 # %% ../nbs/60_baselines.ipynb #137d708c
 def attribute(
@@ -202,7 +205,7 @@ def attribute(
     direction: str, # 'contrast', 'denoising' or 'noising'
     methods: tuple = (*SIGNED, *ATTENTION), # which
     n_steps: int = 8, # points of an integral
-    mean: np.ndarray | None = None, # (T, C) baseline of integrated_gradients_mean; None: the mean of X
+    mean: np.ndarray | None = None, # (T, C) baseline of integrated_gradients_mean; None: the mean of X's finite instances
     chunk: int | None = None, # series per forward pass; bounds memory, does not change the result; None: by length
     progress: bool = False, # show a bar
 ) -> dict: # method -> (P, L*H), heads in the order of an analysis; signed methods in logits, as the tested quantity

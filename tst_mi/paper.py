@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from .analysis import SCHEMA
 from .artifacts import publish
 from .figures import COLUMN, PAGE, STYLE, forest, head_importance, placebo_null
 from .maps import pipeline
@@ -126,7 +127,7 @@ def stability_curves(
 
 # %% ../nbs/72_paper.ipynb #0cc0c451
 RANKS = tuple(f"{name}{end}" for name in ("per_pair", "dataset", "across_halves", "ceiling", "ratio") for end in ("", "_lo", "_hi"))  # numbers of `compare_rankings`
-FILES = {"summary.json": ("n_train", "n_test", "classes", "test_accuracy", "n_heads", "directions"), "heads.csv": ("direction", "layer", "head", "quantity", "n", "mean", "lo", "hi", "t", "q", "recovery", "verdict"), "power.csv": ("direction", "layer", "head", "mde", "mde_recovery", "units_needed"),
+FILES = {"summary.json": ("schema", "n_train", "n_test", "classes", "test_accuracy", "n_heads", "directions"), "heads.csv": ("direction", "layer", "head", "quantity", "n", "mean", "lo", "hi", "t", "q", "recovery", "verdict"), "power.csv": ("direction", "layer", "head", "mde", "mde_recovery", "units_needed"),
          "baselines.csv": ("direction", "method", "statistic", *RANKS), "stability.csv": ("direction", "kind", "strength", "pairs", "statistic", *RANKS, "survival"), "placebo.csv": ("run", "layer", "head", "n", "t")}  # file of a report -> keys or columns it needs
 
 def _read(path, needed):
@@ -154,7 +155,10 @@ def collect(
         tables = [_read(folder/n/file, FILES[file]).assign(name=n) for n in names]
         table = pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
         return table[["name", *table.columns.drop("name")]]
-    return {"summary": [{"name": n, **_read(folder/n/"summary.json", FILES["summary.json"])} for n in names], **{Path(f).stem: stack(f) for f in FILES if f.endswith(".csv")}}
+    summary = [{"name": n, **_read(folder/n/"summary.json", FILES["summary.json"])} for n in names]
+    other = {s["name"]: s["schema"] for s in summary if s["schema"] != SCHEMA}
+    if other: raise ValueError(f"reports {other} have another schema of summary.json than {SCHEMA}; run them again with this version")
+    return {"summary": summary, **{Path(f).stem: stack(f) for f in FILES if f.endswith(".csv")}}
 
 # %% ../nbs/72_paper.ipynb #4b983bd0
 def summary_table(

@@ -4,14 +4,17 @@
 
 # %% auto #0
 __all__ = ['COLUMN', 'PAGE', 'STYLE', 'MARKS', 'SHAPES', 'COLOURS', 'head_importance', 'forest', 'role_text', 'triple',
-           'placebo_null', 'confusion']
+           'placebo_null', 'confusion', 'growth', 'png']
 
 # %% ../nbs/70_figures.ipynb #3947ae8d
+from io import BytesIO
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from PIL import Image
 
 # %% ../nbs/70_figures.ipynb #47b304dc
 COLUMN, PAGE = 3.5, 7.  # inches: widths of one and of two columns in print
@@ -210,3 +213,33 @@ def confusion(
         for axis, turn in ((ax.xaxis, 90 if K > 12 or max(len(str(c)) for c in classes) > 2 else 0), (ax.yaxis, 0)): axis.set_ticklabels([str(classes[i]) for i in ticks], fontsize=6, rotation=turn)
         plt.close(fig)
     return fig
+
+# %% ../nbs/70_figures.ipynb #7ff1295c
+def growth(
+    grown: pd.DataFrame, # what `grow` gave
+    title: str = "", # above
+) -> Figure: # recovery against the number of heads patched together
+    "How recovery grows with the set of heads."
+    with plt.rc_context(STYLE):
+        fig, ax = plt.subplots(figsize=(COLUMN, 2.2), layout="constrained")
+        for direction, g in grown.groupby("direction", sort=False):
+            to_percent = 100*g.recovery/g["mean"]
+            line, = ax.plot(g["size"], 100*g.recovery, lw=1.2, label=direction)
+            ax.fill_between(g["size"], g.lo*to_percent, g.hi*to_percent, color=line.get_color(), alpha=.2, lw=0)
+            ax.plot(g["size"], 100*g.alone, color=line.get_color(), ls="--")
+        ax.axhline(0, color="black", lw=.6)
+        ax.set(xlabel="heads patched together", ylabel="recovery (% of the gap)", title=title)
+        ax.legend()
+        plt.close(fig)
+    return fig
+
+# %% ../nbs/70_figures.ipynb #d39ab53a
+def png(
+    figure: Figure, # to show
+    colours: int = 64, # of the palette
+) -> bytes: # a PNG file
+    "A figure as a small PNG."
+    buffer, small = BytesIO(), BytesIO()
+    figure.savefig(buffer, format="png", dpi=figure.dpi)
+    Image.open(buffer).convert("RGB").quantize(colours).save(small, "PNG", optimize=True)
+    return small.getvalue()

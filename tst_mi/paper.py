@@ -78,7 +78,7 @@ def method_agreement(
     return fig
 
 # %% ../nbs/72_paper.ipynb #618c9e11
-KINDS = {"gaussian": ("Gaussian noise", "s.d. of the noise (of the channel's)"), "time_warp": ("time warp", "strength (share of the length)"), "phase_shift": ("phase shift", "time steps")}  # kind -> title, unit of strength
+KINDS = {"gaussian": ("Gaussian noise", "noise (s.d. of the channel in each series)"), "time_warp": ("time warp", "largest change of speed (share)"), "phase_shift": ("phase shift", "time steps")}  # kind -> title, unit of strength
 
 def _curves(table):
     "For each dataset and direction its label, style and rows."

@@ -107,11 +107,11 @@ def stability(
             for (strength, run), (name, keep) in product(zip(strengths, runs), (("surviving", survives), ("all", survives | True))):
                 rows = _rows(before, run[:3], cluster, keep, options)
                 parts[d, kind, strength, name] = rows.assign(survival=run[-1].mean(), survival_all=survives.mean())
-    return pd.concat(parts, names=["direction", "kind", "strength", "pairs"]).droplevel(-1).reset_index()
+    return pd.concat(parts, names=["direction", "kind", "strength", "pairs"]).droplevel(-1).reset_index().reindex(columns=["direction", *(name for names in COLUMNS for name in names.split(", "))])
 
 # %% ../nbs/50_stability.ipynb #6254aaf1
 COLUMNS = {"kind, strength": "perturbation, and its size in the unit of its kind", "pairs": "'surviving': triples whose predictions stay at every strength and seed of the kind; 'all': all triples",
-    "statistic": "how rankings are compared: Spearman's or Kendall's correlation, or chance-corrected overlap of the upper quarter", "survival, survival_all": "share of triples whose predictions stay: at this strength; at all strengths and seeds of the kind",
+    "statistic": "how rankings are compared: Spearman's or Kendall's correlation, or chance-corrected overlap of the upper quarter", "n, units": "triples that are compared; independent units among them (at least 8 are needed)", "survival, survival_all": "share of triples whose predictions stay: at this strength; at all strengths and seeds of the kind",
     "gap_chosen, gap_kept": "mean gap of the compared triples over that of all; after perturbation over before", "per_pair, per_pair_lo, per_pair_hi": "rank agreement across heads in single triples, mean and interval",
     "dataset, dataset_lo, dataset_hi": "rank agreement of mean effects, on the same triples", "across_halves, across_halves_lo, across_halves_hi": "the same across random halves of the triples",
     "ceiling, ceiling_lo, ceiling_hi": "the most that halves could agree, given how uncertain both rankings are", "ratio, ratio_lo, ratio_hi": "across_halves over ceiling; empty if the ceiling may be zero",

@@ -15,7 +15,7 @@ from tst_mi.cli import main
 from tst_mi.data import load_dataset
 from tst_mi.model import train_checkpoint
 
-QUICK = dict(max_pairs=20, n_boot=200, matchings=2, placebo_runs=4)
+QUICK = dict(max_pairs=20, n_boot=200, matchings=2, placebo_runs=4, perturbation_seeds=0, ig_steps=0)
 
 
 def run(tmp_path, **parameters):

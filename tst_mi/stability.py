@@ -75,13 +75,14 @@ def _rows(before, after, cluster, keep, options):
     facts = dict(n=int(keep.sum()), units=units, gap_kept=new_gap.mean()/gap.mean(), gap_chosen=gap.mean()/before[1].mean(), composite=np.nanmean(score) if np.isfinite(score).any() else np.nan)
     return table.assign(**facts, between_seeds=spread)
 
-# %% ../nbs/50_stability.ipynb #db22d1f5
+# %% ../nbs/50_stability.ipynb #859c0e1f
 def _check_stability(analysis, grid, seeds, perturbed):
     if perturbed not in ROLES: raise ValueError(f"perturbed is {perturbed!r}; it must be one of {list(ROLES)}")
     if not len(seeds) or len(set(seeds)) < len(seeds): raise ValueError(f"seeds are {tuple(seeds)}; at least one is needed, and none twice")
     if not grid or not all(len(v) for v in grid.values()): raise ValueError(f"grid is {grid}; each kind of perturbation needs at least one strength")
     if analysis.site not in ("head", "layer", "mlp"): raise ValueError(f"the analysis patched site {analysis.site!r}; stability is computed for 'head', 'layer' and 'mlp'")
 
+# %% ../nbs/50_stability.ipynb #b73d5965
 def stability(
     model: nn.Module, # the model that was analysed
     X: np.ndarray, # (N, T, C) the instances that were analysed

@@ -1,5 +1,6 @@
 "The report through papermill: parameters reach it, results are whole, and bad values stop it with a clear message."
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 from readme import ROOT
 
+from tst_mi.analysis import SCHEMA, undocumented
 from tst_mi.cli import main
 from tst_mi.data import load_dataset
 from tst_mi.model import train_checkpoint
@@ -43,11 +45,17 @@ def test_the_dataset_parameter_changes_the_dataset(tmp_path, power_checkpoint):
 
 
 def test_results_are_whole_and_agree(tmp_path):
-    text = run(tmp_path, design="error", seed=3)
+    text = run(tmp_path, design="error", seed=3, perturbation_seeds=1, ig_steps=3)
     folder = tmp_path/"out"/"JapaneseVowels"
-    names = {"COLUMNS.txt", "heads.csv", "pairs.csv", "effects.csv", "power.csv", "variation.csv", "summary.json", "forest.png", "forest.pdf", "head_importance.png", "head_importance.pdf"}
+    tables = ["heads", "pairs", "effects", "power", "variation", "layers", "mlp", "segments", "together", "placebo", "preservation", "stability", "baselines"]
+    figures = ["forest", "head_importance", "positions", "graph"]
+    names = {"COLUMNS.txt", "summary.json", *(f"{t}.csv" for t in tables), *(f"{f}.{end}" for f in figures for end in ("png", "pdf"))}
     assert {p.name for p in folder.iterdir()} == names
     heads, pairs, summary = pd.read_csv(folder/"heads.csv"), pd.read_csv(folder/"pairs.csv"), json.loads((folder/"summary.json").read_text())
+    explained = {name for line in (folder/"COLUMNS.txt").read_text().splitlines() if ": " in line for name in line.split(": ")[0].split(", ")}
+    for table in tables:
+        if (folder/f"{table}.csv").stat().st_size > 1: assert set(pd.read_csv(folder/f"{table}.csv")) <= explained, table
+    assert summary["schema"] == SCHEMA and undocumented(summary) == []
     assert len(heads) == 48 and heads[["mean", "lo", "hi", "q", "verdict"]].notna().to_numpy().all()
     for direction in ("denoising", "noising"):
         found, part = summary["directions"][direction], heads[heads.direction == direction]
@@ -98,6 +106,7 @@ def test_the_command_gives_the_same_tables_and_a_page(tmp_path, capsys):
     for name in ("heads.csv", "pairs.csv", "summary.json"): assert (a/name).read_bytes() == (b/name).read_bytes()
     page = (b/"report.html").read_text(encoding="utf-8")
     assert "JapaneseVowels: which attention heads" in page and "def say(text)" not in page and "<title>JapaneseVowels: report</title>" in page
+    assert not re.search(r"(src|href)=\"?https?://[^\"]*\.(js|css)", page), "the page needs no network"
 
 
 def test_the_command_says_what_the_notebook_refused_and_leaves_nothing(tmp_path, capsys):

@@ -108,7 +108,8 @@ def run_report(
         kind = getattr(builtins, e.ename, Exception)
         if issubclass(kind, (ValueError, OSError)): raise ValueError(e.evalue) from e
         raise
-    html = HTMLExporter(exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
+    done.metadata.pop("widgets", None)  # progress bars that are gone
+    html = HTMLExporter(mathjax_url="", require_js_url="", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
     page, _ = html.from_notebook_node(done, resources={"metadata": {"name": f"{dataset}: report"}})
     return publish(folder, {"report.ipynb": nbformat.writes(done) + "\n", "report.html": page})
 

@@ -1,5 +1,6 @@
 "The docs site without Quarto: nbdev prepares the pages, Sphinx renders them. `python tests/docs.py [folder]`; `make docs` calls it."
 import ast
+import inspect
 import os
 import re
 import shutil
@@ -54,6 +55,10 @@ def signature(module: str, cell):
     thing = import_module(module)
     for part in re.search(r"show_doc\(([\w.]+)", cell.source)[1].split("."): thing = getattr(thing, part)
     meanings = {key: found["docment"] for key, found in DocmentTbl(thing).dm.items() if isinstance(found["docment"], str)}
+    for line in inspect.getsource(thing).splitlines() if meanings else ():   # docments knows one parameter a line, and no **options
+        if line.startswith(")"): break
+        before, _, comment = line.partition(" # ")
+        for parameter in re.findall(r"(\w+)(?=\s*[:,])", before) if comment else (): meanings.setdefault(parameter, comment)
     definition, table = ast.parse(code + "\n    ...").body[0], ""
     if meanings:   # the types move into the table
         rows = [(node.arg, node.annotation, meanings.get(node.arg)) for node in ast.walk(definition) if isinstance(node, ast.arg)]

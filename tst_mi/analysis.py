@@ -16,6 +16,7 @@ from numbers import Integral, Real
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import binom
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -403,12 +404,12 @@ def placebo_runs(
 def discovery_rates(
     runs: pd.DataFrame, # what `placebo_runs` gave
     alpha: float = .05, # level at which something counts as discovered
-) -> dict: # triples, replicates, and for 'bh' and 'max_t' the share of runs with a discovery and its Monte Carlo standard error
+) -> dict: # triples, replicates, and for 'bh' and 'max_t' the share of runs with a discovery, its Monte Carlo standard error, and p: the chance of so many or more if the rate is alpha
     "Any-discovery rates of placebo runs."
-    found = (runs[["q", "p_max_t"]] <= alpha).groupby(runs.run).any().mean()
+    found = (runs[["q", "p_max_t"]] <= alpha).groupby(runs.run).any().sum()
     n = runs.run.nunique()
     return dict(replicates=n, triples=float(runs.n.mean()), alpha=alpha,
-                **{name: dict(rate=float(r), se=float(np.sqrt(max(r*(1 - r), alpha*(1 - alpha))/n))) for name, r in zip(("bh", "max_t"), found)})
+                **{name: dict(rate=k/n, se=float(np.sqrt(max(k/n*(1 - k/n), alpha*(1 - alpha))/n)), p=float(binom.sf(k - 1, n, alpha))) for name, k in zip(("bh", "max_t"), found.tolist())})
 
 def calibrate(
     model: nn.Module, X: np.ndarray, y: np.ndarray, # as in `analyse`

@@ -275,8 +275,8 @@ def compare(
             parts.append(rows.assign(completeness_error=completeness_error(model, X, matched.table, direction, y).max()) if name == "integrated_gradients" else rows)
     return pd.concat(parts, ignore_index=True).reindex(columns=COMPARED)
 
-# %% ../nbs/60_baselines.ipynb #6e4958f5
-COLUMNS = {"method": "see the documentation of baselines", "signed": "has the method a sign? Signed ones are compared with patching's effects, others with their absolute values", "statistic": "spearman, kendall, or top_quarter (correlation of belonging to the top quarter of heads)",
+# %% ../nbs/60_baselines.ipynb #eb160315
+COLUMNS = {"method": "see the documentation of baselines", "signed": "has the method a sign? Signed ones are compared with patching's effects, others with their absolute values", "statistic": "how rankings are compared: Spearman's or Kendall's correlation, or correlation of membership in the upper quarter (overlap, corrected for chance)",
     "per_pair, per_pair_lo, per_pair_hi": "mean over triples of the correlation across heads", "dataset, dataset_lo, dataset_hi": "correlation across heads of the means over the same triples",
     "across_halves, across_halves_lo, across_halves_hi": "correlation across heads of means over different halves of the triples", "ceiling, ceiling_lo, ceiling_hi": "what across_halves could reach at best, given the reliability of both rankings",
     "ratio, ratio_lo, ratio_hi": "across_halves over ceiling", "undefined": "triples without a ranking", "sign_agreement, sign_agreement_lo, sign_agreement_hi": "share of triple x head cells with the same sign as patching; signed methods only",

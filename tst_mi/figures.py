@@ -236,7 +236,7 @@ def growth(
 # %% ../nbs/70_figures.ipynb #d39ab53a
 def png(
     figure: Figure, # to show
-    colours: int = 64, # of the palette
+    colours: int = 256, # of the palette
 ) -> bytes: # a PNG file
     "A figure as a small PNG."
     buffer, small = BytesIO(), BytesIO()

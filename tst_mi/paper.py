@@ -94,7 +94,7 @@ def _stability_panel(top, below, part, grid, value, place, style):
     x = np.searchsorted(grid, part.strength) + place
     _points(top, x, None, part, value, False, **style)
     if value == "across_halves": top.plot(x, part.ceiling, ":", color=style["color"], lw=1)
-    below.plot(x, 100*part.survival, ms=3, **style)
+    below.plot(x, 100*part.share, ms=3, **style)
 
 # %% ../nbs/72_paper.ipynb #f3e05443
 def stability_curves(
@@ -103,10 +103,10 @@ def stability_curves(
     value: str = "across_halves", # or 'ratio', or another column of `compare_rankings` that has _lo and _hi
     pairs: str = "surviving", # or 'all'
     title: str = "", # above the panels
-) -> Figure: # one panel per kind; below it, the share of pairs that survive
+) -> Figure: # one panel per kind; below it, the share of triples that are compared
     "Agreement of the rankings before and after perturbation, with its noise ceiling."
-    table = _rows_of(table, statistic, ("kind", "strength", "pairs", "survival", "ceiling", value, f"{value}_lo", f"{value}_hi"))
-    table = table[table.pairs == pairs]
+    table = _rows_of(table, statistic, ("kind", "strength", "pairs", "survival_all", "ceiling", value, f"{value}_lo", f"{value}_hi"))
+    table = table[table.pairs == pairs].assign(share=lambda t: t.survival_all if pairs == "surviving" else 1.)
     kinds, curves = list(dict.fromkeys(table.kind)), list(_curves(table))
     with plt.rc_context(STYLE):
         fig, axes = plt.subplots(2, len(kinds), figsize=(COLUMN if len(kinds) == 1 else PAGE, 3.), layout="constrained", squeeze=False, sharey="row", sharex="col", height_ratios=[3, 1])
@@ -118,7 +118,7 @@ def stability_curves(
             top.set(title=about)
             below.set(xlabel=unit, ylim=(0, 109), yticks=(0, 50, 100), xticks=range(len(grid)), xticklabels=[f"{s:g}" for s in grid], xlim=(-.5, len(grid) - .5))
         axes[0, 0].set_ylabel({"across_halves": "agreement across halves", "ratio": "agreement / ceiling"}.get(value, value) + f"\n({LABELS.get(statistic, statistic)})")
-        axes[1, 0].set_ylabel("pairs kept (%)")
+        axes[1, 0].set_ylabel("triples compared (%)")
         keys = [(Line2D([], [], ms=3.5, **style), label) for label, style, _ in curves] + [(Line2D([], [], ls=":", color="black"), "noise ceiling")]
         fig.legend(*zip(*keys), loc="outside lower center", ncols=4)
         fig.suptitle(title)
@@ -128,7 +128,7 @@ def stability_curves(
 # %% ../nbs/72_paper.ipynb #0cc0c451
 RANKS = tuple(f"{name}{end}" for name in ("per_pair", "dataset", "across_halves", "ceiling", "ratio") for end in ("", "_lo", "_hi"))  # numbers of `compare_rankings`
 FILES = {"summary.json": ("schema", "n_train", "n_test", "classes", "test_accuracy", "n_heads", "directions"), "heads.csv": ("direction", "layer", "head", "quantity", "n", "mean", "lo", "hi", "t", "q", "recovery", "verdict"), "power.csv": ("direction", "layer", "head", "mde", "mde_recovery", "units_needed"),
-         "baselines.csv": ("direction", "method", "statistic", *RANKS), "stability.csv": ("direction", "kind", "strength", "pairs", "statistic", *RANKS, "survival"), "placebo.csv": ("run", "layer", "head", "n", "t")}  # file of a report -> keys or columns it needs
+         "baselines.csv": ("direction", "method", "statistic", *RANKS), "stability.csv": ("direction", "kind", "strength", "pairs", "statistic", *RANKS, "survival", "survival_all"), "placebo.csv": ("run", "layer", "head", "n", "t")}  # file of a report -> keys or columns it needs
 
 def _read(path, needed):
     "The record or a table of a report; a table without rows still has its columns."

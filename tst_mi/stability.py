@@ -112,7 +112,7 @@ def stability(
 
 # %% ../nbs/50_stability.ipynb #6254aaf1
 COLUMNS = {"kind, strength": "perturbation, and its size in the unit of its kind", "pairs": "'surviving': triples whose predictions stay at every strength and seed of the kind; 'all': all triples",
-    "statistic": "how rankings are compared: Spearman's or Kendall's correlation, or chance-corrected overlap of the upper quarter", "n, units": "triples that are compared; independent units among them (at least 8 are needed)", "survival, survival_all": "share of triples whose predictions stay: at this strength; at all strengths and seeds of the kind",
+    "statistic": "how rankings are compared: Spearman's or Kendall's correlation, or correlation of membership in the upper quarter (overlap, corrected for chance)", "n, units": "triples that are compared; independent units among them (at least 8 are needed)", "survival, survival_all": "share of triples whose predictions stay: at this strength; at all strengths and seeds of the kind",
     "gap_chosen, gap_kept": "mean gap of the compared triples over that of all; after perturbation over before", "per_pair, per_pair_lo, per_pair_hi": "rank agreement across heads in single triples, mean and interval",
     "dataset, dataset_lo, dataset_hi": "rank agreement of mean effects, on the same triples", "across_halves, across_halves_lo, across_halves_hi": "the same across random halves of the triples",
     "ceiling, ceiling_lo, ceiling_hi": "the most that halves could agree, given how uncertain both rankings are", "ratio, ratio_lo, ratio_hi": "across_halves over ceiling; empty if the ceiling may be zero",

@@ -253,7 +253,7 @@ SUMMARY = {"schema": "version of these keys", "dataset, source, checksums.*": "n
     "directions.*.significant.*": "heads significant by each adjusted p-value", "directions.*.largest.*": "the head with the largest mean: see the columns of heads.csv", "directions.*.median_abs_d_z, directions.*.recovery_range": "over heads", "directions.*.source_differs_from_zero, directions.*.control_differs_from_zero": "heads whose interval of E excludes zero",
     "directions.*.negative_control.*": "was there an uninvolved class; heads significant on its logit", "directions.*.matched_by_true_class.*": "the same with pairs matched by true class: triples, verdicts that agree, median |d_z|, verdict counts", "directions.*.together.*": "recovery of all heads patched together, the sum of single recoveries, heads that bring half of it",
     "sufficient_and_necessary": "design 'error': heads that are both", "calibration, calibration.*": "any-discovery rates on placebo triples: see `discovery_rates`; or why there are none", "matchings": "further matchings behind `recurs`", "power.*": "median detectable recovery, median units that would find an equal share",
-    "parts.*": "layers and feed-forward parts, in order: recovery and verdict", "stability.*": "per direction and choice of triples, over the grid (Spearman): least and largest ratio to the noise ceiling, least survival, least agreement in single triples, mean published score",
+    "parts.*": "layers and feed-forward parts, in order: recovery and verdict", "stability.*": "per direction and choice of triples, over the grid (Spearman): least and largest ratio to the noise ceiling and at how many settings it is undefined, least survival, least agreement in single triples, mean published score",
     "baselines.*": "per direction and method (Spearman): agreement of means over the same triples and across halves, ratio to the ceiling, share of equal signs", "dropped": "reasons why instances did not serve, with counts", "versions.*": "of the packages used"}  # pattern(s) -> meaning
 
 def undocumented(
@@ -364,7 +364,7 @@ def grow(
     share: float = .5, # of the clusters that give the order
     progress: bool = False, # show a bar
     **patch, # of `sweep`: mask, heads, call
-) -> pd.DataFrame: # one row per direction and size of the set: layer and head added last, alone (sum of single recoveries), then the columns of `infer`
+) -> pd.DataFrame: # one row per direction and size of the set: layer and head added last, alone (sum of single recoveries; empty where the gap may be zero), then the columns of `infer`
     "Patch ever larger sets of heads, in an order that other triples gave."
     if analysis.site != "head": raise ValueError(f"the analysis patched site {analysis.site!r}; sets of heads grow from an analysis of heads")
     s, parts = replace(analysis.settings, power_runs=0), {}
@@ -376,6 +376,7 @@ def grow(
         sets = [[sites[i] for i in order[:k + 1]] for k in range(len(order))]
         result = analyse(model, X, y, s, progress, site="set", matched={d: second}, sets=sets, **patch)
         alone = table.loc[second.table.pair].mean().to_numpy()[order].cumsum()/result.pairs.gap.mean()
+        alone = np.where(result.heads.recovery.notna(), alone, np.nan)
         added = pd.DataFrame([sets[k][-1] for k in result.heads.set], columns=["layer", "head"])
         parts[d] = added.assign(size=result.heads.set + 1, alone=alone).join(result.heads.drop(columns=["direction", "set"]))
     return pd.concat(parts, names=["direction"]).reset_index(0).reset_index(drop=True)
@@ -390,9 +391,9 @@ def placebo_runs(
 ) -> pd.DataFrame: # one row per run, layer and head: n (triples), mean (logits), t, p, q, p_max_t
     "The whole pipeline on placebo triples, many times."
     if replicates < 1: raise ValueError(f"replicates is {replicates}; there must be at least one run")
-    (y, logits, _), runs = _inputs(model, X, y, settings, patch), []
+    (y, logits, exclude), runs = _inputs(model, X, y, settings, patch), []
     for i in tqdm(range(replicates), desc="calibrating", disable=not progress, leave=False):
-        pairs = placebo_pairs(y, logits, settings.max_pairs, settings.seed + i)
+        pairs = placebo_pairs(y, logits, settings.max_pairs, settings.seed + i, exclude)
         if len(pairs) < 6: raise ValueError(f"only {len(pairs)} placebo triples can be formed; six are needed to test anything")
         swept = sweep(model, X, pairs.table, **patch)
         x = donor_contrast(swept, "contrast").values.reshape(len(pairs), -1)

@@ -223,9 +223,8 @@ def growth(
     with plt.rc_context(STYLE):
         fig, ax = plt.subplots(figsize=(COLUMN, 2.2), layout="constrained")
         for direction, g in grown.groupby("direction", sort=False):
-            to_percent = 100*g.recovery/g["mean"]
             line, = ax.plot(g["size"], 100*g.recovery, lw=1.2, label=direction)
-            ax.fill_between(g["size"], g.lo*to_percent, g.hi*to_percent, color=line.get_color(), alpha=.2, lw=0)
+            ax.fill_between(g["size"], 100*g.recovery_lo, 100*g.recovery_hi, color=line.get_color(), alpha=.2, lw=0)
             ax.plot(g["size"], 100*g.alone, color=line.get_color(), ls="--")
         ax.axhline(0, color="black", lw=.6)
         ax.set(xlabel="heads patched together", ylabel="recovery (% of the gap)", title=title)

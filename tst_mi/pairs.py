@@ -211,10 +211,11 @@ def placebo_pairs(
     logits: np.ndarray, # (N, K) the model's outputs
     max_pairs: int = 200, # triples at most
     seed: int = 0, # of the matching
+    exclude: np.ndarray | None = None, # (N,) True for instances that must not serve
 ) -> Pairs: # disjoint triples whose two donors are of one class; raises `ValueError` if there is none
     "Triples in which the null hypothesis is true by design."
     y, predicted, rng = np.asarray(y), np.asarray(logits).argmax(1), np.random.default_rng(seed)
-    pools, rows = _pools(y, np.flatnonzero(predicted == y), rng), []
+    pools, rows = _pools(y, np.flatnonzero((predicted == y) & ~np.asarray(False if exclude is None else exclude)), rng), []
     while len(rows) < max_pairs:
         drawn = [c for c in pools if len(pools[c]) > 1]
         label = _draw_classes({c: pools[c] for c in drawn}, 1, rng)

@@ -69,7 +69,8 @@ def _rows(before, after, cluster, keep, options):
     (x, gap, p), (y, new_gap, new_p) = (v[keep] for v in before), (v[:, keep] for v in after)
     units, names = len(np.unique(cluster[keep])), options["statistics"]
     if not units: return pd.DataFrame({"statistic": names, "n": 0, "units": 0})
-    table = compare_rankings(x, y, cluster[keep], **options) if units >= 8 else pd.DataFrame({"statistic": names})
+    rankable = units >= 8 and x.shape[1] >= 3 and all(np.ptp(v.mean(0)) > 0 for v in (x, *y))
+    table = compare_rankings(x, y, cluster[keep], **options) if rankable else pd.DataFrame({"statistic": names})
     score = [published_score(p, v) for v in new_p]
     spread = [np.std([row_correlations(x.mean(0)[None], v.mean(0)[None], name)[0] for v in y], ddof=1) if len(y) > 1 else np.nan for name in names]
     facts = dict(n=int(keep.sum()), units=units, gap_kept=new_gap.mean()/gap.mean(), gap_chosen=gap.mean()/before[1].mean(), composite=np.nanmean(score) if np.isfinite(score).any() else np.nan)
@@ -103,6 +104,7 @@ def stability(
     with tqdm(total=total, desc="perturbing", disable=not progress, leave=False) as bar:
         for (d, pairs), (kind, strengths) in product(analysis.matched.items(), grid.items()):
             before, cluster = _measure(model, X, pairs.table, d, analysis.site, patch), pairs.table.cluster.to_numpy()
+            if before[0].shape[1] != sum(of_d := analysis.effects.direction == d)//len(pairs): raise ValueError(f"the analysis is of {sum(of_d)//len(pairs)} sites and this model has {before[0].shape[1]}; analyse all of them")
             runs = _one_kind(model, X, pairs, analysis.site, kind, strengths, seeds, perturbed, scale, patch, bar)
             survives = np.all([run[-1].all(0) for run in runs], 0)
             for (strength, run), (name, keep) in product(zip(strengths, runs), (("surviving", survives), ("all", survives | True))):
@@ -112,7 +114,7 @@ def stability(
 
 # %% ../nbs/50_stability.ipynb #6254aaf1
 COLUMNS = {"kind, strength": "perturbation, and its size in the unit of its kind", "pairs": "'surviving': triples whose predictions stay at every strength and seed of the kind; 'all': all triples",
-    "statistic": "how rankings are compared: Spearman's or Kendall's correlation, or correlation of membership in the upper quarter (overlap, corrected for chance)", "n, units": "triples that are compared; independent units among them (at least 8 are needed)", "survival, survival_all": "share of triples whose predictions stay: at this strength; at all strengths and seeds of the kind",
+    "statistic": "how rankings are compared: Spearman's or Kendall's correlation, or correlation of membership in the upper quarter (overlap, corrected for chance)", "n, units": "triples that are compared; independent units among them (at least 8 are needed)", "survival, survival_all": "share of triples whose predictions stay: at this strength, mean over seeds; at all strengths and under all seeds of the kind",
     "gap_chosen, gap_kept": "mean gap of the compared triples over that of all; after perturbation over before", "per_pair, per_pair_lo, per_pair_hi": "rank agreement across heads in single triples, mean and interval",
     "dataset, dataset_lo, dataset_hi": "rank agreement of mean effects, on the same triples", "across_halves, across_halves_lo, across_halves_hi": "the same across random halves of the triples",
     "ceiling, ceiling_lo, ceiling_hi": "the most that halves could agree, given how uncertain both rankings are", "ratio, ratio_lo, ratio_hi": "across_halves over ceiling; empty if the ceiling may be zero",

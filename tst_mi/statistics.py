@@ -311,9 +311,12 @@ def agreement(
     n_boot: int = 2000, # resamples
     seed: int = 0, # of the resamples
 ) -> dict: # estimate, lo, hi
-    "Correlation of two sets of mean effects across heads, with a BCa interval that resamples units."
+    "Correlation of two sets of mean effects across heads, with a symmetric bootstrap interval that resamples units."
     X, Y = _check_rankings(x, y, cluster, method)
-    return _bca_correlation(lambda w: _mean(lambda v: row_correlations(w @ X, w @ v, method), Y), len(X), level, n_boot, seed)
+    of_means = lambda w: _mean(lambda v: row_correlations(w @ X, w @ v, method), Y)
+    drawn, estimate = np.concatenate([of_means(w) for w in _weights(len(X), n_boot, np.random.default_rng(seed), 250)]), of_means(np.ones((1, len(X))))[0]
+    away = np.abs(np.nanquantile(drawn, [(1 - level)/2, (1 + level)/2]) - estimate).max()
+    return dict(estimate=float(estimate), lo=float(max(-1, estimate - away)), hi=float(min(1, estimate + away)))
 
 # %% ../nbs/30_statistics.ipynb #4ccd567f
 def pair_agreement(

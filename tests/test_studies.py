@@ -21,3 +21,7 @@ def test_the_published_study_is_reproduced(tmp_path):
     assert counted[["JapaneseVowels", "PenDigits", "LSST"]].to_numpy().tolist() == [[21, 24, 0], [24, 24, 8]]
     assert (walks[walks.step == 0].significant == 0).all() and (walks.groupby(["order", "walk"]).significant.last() >= 12).all()
     np.testing.assert_allclose(*fourteen["mean |ΔP|"], rtol=.01)
+    rivals, stability = read("rivals"), read("stability")
+    assert rivals.difference.abs().max() < .01 and (rivals.difference.abs() < 1e-6).sum() >= 11
+    assert stability[stability.kind != "gaussian"]["difference from second"].abs().max() < 1e-6
+    assert stability[stability.dataset == "LSST"]["difference from first"].min() > .3  # the headline's rows are not what the code gives

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'SCHEMA', 'SUMMARY', 'Settings', 'judge', 'Analysis', 'analyse', 'summarise', 'undocumented', 'prospects',
-           'recurrence', 'confirm', 'sufficient_and_necessary', 'time_segments', 'grow', 'placebo_runs',
-           'discovery_rates', 'calibrate']
+           'recurrence', 'confirm', 'sufficient_and_necessary', 'tested_quantity', 'time_segments', 'grow',
+           'placebo_runs', 'discovery_rates', 'calibrate']
 
 # %% ../nbs/35_analysis.ipynb #d85b741e
 from dataclasses import asdict, dataclass, replace
@@ -338,7 +338,11 @@ def sufficient_and_necessary(
     return table.assign(both=table.q <= alpha)
 
 # %% ../nbs/35_analysis.ipynb #b87999c4
-def _tested(effects): return next(c for c in ("Dx", "D", "E") if c in effects and effects[c].notna().all())
+def tested_quantity(
+    effects: pd.DataFrame, # the table `effects` of an analysis, one direction
+) -> str: # 'Dx', 'D', or 'E' where there is no control source
+    "The column of effects that the verdicts are about."
+    return next(c for c in ("Dx", "D", "E") if c in effects and effects[c].notna().all())
 
 def time_segments(
     analysis: Analysis, # of site 'head_pos'
@@ -349,7 +353,7 @@ def time_segments(
     if not 1 <= n_segments <= len(positions): raise ValueError(f"the analysis patched site {analysis.site!r} at {len(positions)} positions; they cannot be put into {n_segments} segments")
     segment = {p: i for i, part in enumerate(np.array_split(positions, n_segments)) for p in part}
     for d, part in analysis.effects.groupby("direction", sort=False):
-        part, q = part.assign(segment=part.position.map(segment)), _tested(part)
+        part, q = part.assign(segment=part.position.map(segment)), tested_quantity(part)
         sums = part.pivot_table(index="pair", columns=["layer", "head", "segment"], values=q, aggfunc="sum")
         pairs, ends = analysis.pairs[analysis.pairs.direction == d].set_index("pair").loc[sums.index], part.groupby("segment").position.agg(["min", "max"])
         sites = sums.columns.to_frame(index=False)
@@ -370,7 +374,7 @@ def grow(
     s, parts = replace(analysis.settings, power_runs=0), {}
     for d, pairs in analysis.matched.items():
         single = analysis.effects[analysis.effects.direction == d]
-        table = single.pivot(index="pair", columns=["layer", "head"], values=_tested(single))
+        table = single.pivot(index="pair", columns=["layer", "head"], values=tested_quantity(single))
         first, second = split_pairs(pairs, share, s.seed)
         sites, order = table.columns, np.argsort(-table.loc[first.table.pair].mean().to_numpy(), kind="stable")
         sets = [[sites[i] for i in order[:k + 1]] for k in range(len(order))]

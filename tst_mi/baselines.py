@@ -20,7 +20,7 @@ from scipy.stats import spearmanr
 from torch import nn
 from tqdm.auto import tqdm
 
-from .analysis import Analysis
+from .analysis import Analysis, tested_quantity
 from .metrics import effect, primary
 from .model import TimeSeriesTransformer, fit, require_eval
 from .patching import has_fast_path, sweep
@@ -267,7 +267,7 @@ def compare(
     level, parts = 1 - analysis.settings.alpha, []
     for direction, matched in analysis.matched.items():
         effects, cluster = analysis.effects[analysis.effects.direction == direction], matched.table.cluster.to_numpy()
-        x = effects[next(q for q in ("Dx", "D", "E") if q in effects and effects[q].notna().all())].to_numpy().reshape(len(matched), -1)
+        x = effects[tested_quantity(effects)].to_numpy().reshape(len(matched), -1)
         found = attribute(model, X, matched.table, direction, methods, progress=progress, **options)
         if any(y.shape != x.shape for y in found.values()): raise ValueError(f"the analysis is of {x.shape[1]} heads and the model has {next(iter(found.values())).shape[1]}; analyse all heads of this model")
         for name, y in found.items():

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
 
+from .analysis import tested_quantity
 from .figures import COLOURS, COLUMN, PAGE, STYLE, role_text
 
 # %% ../nbs/71_maps.ipynb #62ac1c19
@@ -38,7 +39,7 @@ def _table_map(effects):
     missing = [c for c in ("pair", "layer", "head", "position") if c not in effects]
     if missing: raise ValueError(f"the table of effects has no column {missing[0]!r}; it must be that of an analysis of site 'head_pos'")
     if "direction" in effects and effects.direction.nunique() > 1: raise ValueError(f"the effects are of {list(effects.direction.unique())}; give those of one direction")
-    quantity = next(c for c in ("Dx", "D", "E") if c in effects and effects[c].notna().all())
+    quantity = tested_quantity(effects)
     return effects.pivot_table(index=["layer", "head"], columns="position", values=quantity), quantity
 
 # %% ../nbs/71_maps.ipynb #6c862ecc

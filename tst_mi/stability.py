@@ -102,14 +102,15 @@ def stability(
     s, total, parts = analysis.settings, sum(map(len, grid.values()))*len(seeds)*len(analysis.matched), {}
     options = dict(statistics=statistics, level=1 - s.alpha, n_boot=n_boot, seed=s.seed)
     with tqdm(total=total, desc="perturbing", disable=not progress, leave=False) as bar:
-        for (d, pairs), (kind, strengths) in product(analysis.matched.items(), grid.items()):
+        for d, pairs in analysis.matched.items():
             before, cluster = _measure(model, X, pairs.table, d, analysis.site, patch), pairs.table.cluster.to_numpy()
             if before[0].shape[1] != sum(of_d := analysis.effects.direction == d)//len(pairs): raise ValueError(f"the analysis is of {sum(of_d)//len(pairs)} sites and this model has {before[0].shape[1]}; analyse all of them")
-            runs = _one_kind(model, X, pairs, analysis.site, kind, strengths, seeds, perturbed, scale, patch, bar)
-            survives = np.all([run[-1].all(0) for run in runs], 0)
-            for (strength, run), (name, keep) in product(zip(strengths, runs), (("surviving", survives), ("all", survives | True))):
-                rows = _rows(before, run[:3], cluster, keep, options)
-                parts[d, kind, strength, name] = rows.assign(survival=run[-1].mean(), survival_all=survives.mean())
+            for kind, strengths in grid.items():
+                runs = _one_kind(model, X, pairs, analysis.site, kind, strengths, seeds, perturbed, scale, patch, bar)
+                survives = np.all([run[-1].all(0) for run in runs], 0)
+                for (strength, run), (name, keep) in product(zip(strengths, runs), (("surviving", survives), ("all", survives | True))):
+                    rows = _rows(before, run[:3], cluster, keep, options)
+                    parts[d, kind, strength, name] = rows.assign(survival=run[-1].mean(), survival_all=survives.mean())
     return pd.concat(parts, names=["direction", "kind", "strength", "pairs"]).droplevel(-1).reset_index().reindex(columns=["direction", *(name for names in COLUMNS for name in names.split(", "))])
 
 # %% ../nbs/50_stability.ipynb #6254aaf1

@@ -7,7 +7,7 @@ import papermill
 import pytest
 from readme import ROOT
 
-QUICK = dict(max_pairs=40, matchings=1, n_flips=1000, n_boot=1000, seeds=2)
+QUICK = dict(max_pairs=40, matchings=1, n_flips=1000, n_boot=200, seeds=2, audit_pairs=40, padded={"PenDigits": [10, 96]}, trainings=2, epochs=1, null_draws=5, placebos=5, perturbation_seeds=1, strengths=1, ig_steps=2)
 
 
 @pytest.mark.skipif(not os.environ.get("TST_MI_REFERENCE") or not os.environ.get("TST_MI_DATA"), reason="TST_MI_REFERENCE and TST_MI_DATA are not set")
@@ -25,3 +25,12 @@ def test_the_published_study_is_reproduced(tmp_path):
     assert rivals.difference.abs().max() < .01 and (rivals.difference.abs() < 1e-6).sum() >= 11
     assert stability[stability.kind != "gaussian"]["difference from second"].abs().max() < 1e-6
     assert stability[stability.dataset == "LSST"]["difference from first"].min() > .3  # the headline's rows are not what the code gives
+    trained, equivalence, slices, null, claims = (read(k) for k in ("trained", "equivalence", "heads_or_slices", "null", "claims"))
+    assert len(trained) == 4 and (trained.accuracy > .8).all() and (trained["unused mass"] < .05).all()
+    assert equivalence.ratio.between(.5, 2).all() and (equivalence.lo <= equivalence.ratio).all() and (equivalence.ratio <= equivalence.hi).all()
+    assert (slices["heads, summed"] - slices["slices, summed"]).abs().max() < .05 and slices["own head in slice"].between(.08, .2).all()  # one cake, cut in two ways
+    assert (null["rank correlation"].dropna() > .9).all() and null.difference.abs().max() < .15
+    assert set(claims.reproduced) <= {"yes", "no", "in part", "from its table only", "not determined"} and set(claims.survives) <= {"yes", "no", "in part", "not comparable"}
+    assert len(claims) > 40 and claims.claim.is_unique and claims.ours.notna().all()
+    fate = claims.set_index("claim")[["reproduced", "survives"]].agg("-".join, axis=1)
+    for claim, told in (("JapaneseVowels: 21 of 24 heads significant after correction", "yes-yes"), ("LSST: 0 of 24 heads significant after correction", "yes-no"), ("LSST: each class gets about 1 % of the probability", "no-no")): assert fate[claim] == told

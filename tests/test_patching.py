@@ -1,13 +1,19 @@
-"Properties of patching over random models: the fast path equals hooks, for every site; and models that are not ours."
+"Properties of patching over random models: the fast path equals hooks, for every site; what is wrong is refused; and models that are not ours."
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from tst_mi.model import ModelConfig, TimeSeriesTransformer
-from tst_mi.patching import SITES, find_heads, sweep
+import tst_mi.patching as patching
+from tst_mi.model import POOLINGS, Attention, ModelConfig, Pooling, TimeSeriesTransformer, rounding
+from tst_mi.patching import PROTOCOL, SITES, check_reach, find_heads, has_fast_path, missing_members, model_logits, sweep
+
+EXACT = 1e-10  # two exact paths in float64 differ by rounding alone; logits here are of the order of 1
 
 
 @st.composite
@@ -17,34 +23,279 @@ def cases(draw):
     length = draw(st.integers(1, 9))
     config = ModelConfig(n_channels=draw(st.integers(1, 3)), length=length, n_classes=draw(st.integers(2, 5)), d_model=heads*4, n_heads=heads,
                          n_layers=draw(st.sampled_from([1, 2, 3, 12])), d_ff=draw(st.integers(1, 20)), norm_first=draw(st.booleans()),
-                         activation=draw(st.sampled_from(["relu", "gelu"])), pooling=draw(st.sampled_from(["max", "mean", "cls"])))
+                         activation=draw(st.sampled_from(["relu", "gelu"])), pooling=draw(st.sampled_from(sorted(POOLINGS))))
     seed = draw(st.integers(0, 2**31))
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        model = TimeSeriesTransformer(config).eval()
-        for p in model.parameters(): p.data += .3*torch.randn_like(p)
+    model = random_model(config, seed)
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(7, length, config.n_channels)).astype(np.float32)
     mask = np.arange(length) < rng.integers(1, length + 1, size=(7, 1)) if draw(st.booleans()) else None
     return model, X, pd.DataFrame(rng.integers(0, 7, size=(3, 2)), columns=["base", "source"]), mask, rng
 
 
+def random_model(config, seed=0, kind=TimeSeriesTransformer):
+    "A network whose biases and norms are away from their start values."
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        model = kind(config).eval()
+        for p in model.parameters(): p.data += .3*torch.randn_like(p)
+    return model
+
+
+def arguments(site, config, mask, rng):
+    "What a sweep of this site is told."
+    shape = config.n_layers, config.n_heads
+    sets = [[tuple(map(int, rng.integers(0, shape))) for _ in range(k)] for k in (1, 2, 4)] if site == "set" else None
+    layers = None if site == "set" else sorted({0, config.n_layers - 1})
+    return dict(site=site, sets=sets, layers=layers, mask=mask, donors=("source", "zero"))
+
+
+def difference(a, b): return max(abs(a.patched[d] - b.patched[d]).max() for d in a.patched)
+
+
 @pytest.mark.parametrize("site", SITES)
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(case=cases())
 def test_fast_path_equals_hooks(site, case):
+    "In double precision, where rounding cannot hide a mistake: with hooks, and a component's own activation changes nothing."
     model, X, pairs, mask, rng = case
-    c = model.config
-    sets = [[tuple(map(int, rng.integers(0, (c.n_layers, c.n_heads)))) for _ in range(k)] for k in (1, 2, 4)] if site == "set" else None
-    layers = None if site == "set" else sorted({0, c.n_layers - 1})
-    args = dict(site=site, sets=sets, layers=layers, mask=mask, donors=("source", "zero"))
+    args = arguments(site, model.config, mask, rng)
+    exact = copy.deepcopy(model).double()
+    fast, generic = (sweep(exact, X, pairs, path=path, **args) for path in ("fast", "generic"))
+    assert fast.info["path"] == "fast" and fast.base.dtype == np.float64
+    assert {d: v.shape for d, v in fast.patched.items()} == {d: v.shape for d, v in generic.patched.items()}
+    assert difference(fast, generic) <= EXACT
+    own = sweep(exact, X, pairs.assign(source=pairs.base), **{**args, "donors": ("source",)})
+    assert abs(own.patched["source"] - own.base.reshape(3, *[1]*len(own.axes), -1)).max() <= EXACT
+
+
+def patched_runs(pairs, args):
+    "A run of a model, of series and mask, that gives what a sweep by hooks gives: its rounding is that of patched logits."
+    def run(model, X, mask):
+        swept = sweep(model, X, pairs, path="generic", **{**args, "mask": None if mask is None else mask.numpy()})
+        return torch.as_tensor(np.concatenate([v.ravel() for v in swept.patched.values()]))
+    return run
+
+
+@pytest.mark.parametrize("site", SITES)
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(case=cases())
+def test_single_precision_differs_by_what_rounding_explains(site, case):
+    model, X, pairs, mask, rng = case
+    args = arguments(site, model.config, mask, rng)
     fast, generic = (sweep(model, X, pairs, path=path, **args) for path in ("fast", "generic"))
-    for d in fast.patched:
-        assert fast.patched[d].shape == generic.patched[d].shape
-        np.testing.assert_allclose(fast.patched[d], generic.patched[d], atol=2e-5, rtol=1e-4)
-    own = sweep(model, X, pairs.assign(source=pairs.base), **{**args, "donors": ("source",)})
-    same = own.base.reshape(3, *[1]*len(own.axes), -1)
-    np.testing.assert_allclose(own.patched["source"], np.broadcast_to(same, own.patched["source"].shape), atol=2e-6, rtol=1e-5)
+    allowed = rounding(model, patched_runs(pairs, args), torch.as_tensor(X), None if mask is None else torch.as_tensor(mask))
+    assert difference(fast, generic) <= allowed
+    assert allowed < 1e-3*np.ptp(generic.base) + 1e-3*max(np.ptp(v) for v in generic.patched.values()), "so wide that it could not fail"
+    fast.patched["source"][(0,)*fast.patched["source"].ndim] += 10*allowed
+    assert difference(fast, generic) > allowed
+
+
+CONFIG = dict(n_channels=2, length=6, n_classes=3, d_model=8, n_heads=2, n_layers=2, d_ff=12)
+RNG = np.random.default_rng(0)
+SERIES = RNG.normal(size=(10, 6, 2)).astype(np.float32)
+PAIRS = pd.DataFrame(RNG.permutation(10)[:8].reshape(4, 2), columns=["base", "source"])
+POS = [site for site in SITES if site.endswith("_pos")]
+SETS = [[(0, 0), (1, 1)], [(1, 0)]]
+
+
+def swept(model, site, **more): return sweep(model, SERIES, PAIRS, site, donors=("source",), sets=SETS if site == "set" else None, **more)
+
+
+def rms(x, mask): return (x if mask is None else x*mask[..., None]).pow(2).mean(-2).sqrt()
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("name", [*POOLINGS, "rms"])
+def test_every_pooling_that_is_registered_is_patched_exactly(monkeypatch, name, site):
+    monkeypatch.setitem(POOLINGS, "rms", rms)
+    model = random_model(ModelConfig(**CONFIG, pooling=name)).double()
+    assert difference(swept(model, site), swept(model, site, path="generic")) <= EXACT
+
+
+@pytest.mark.parametrize("site", ["head_pos", "layer_pos", "mlp_pos"])   # what enters a layer is not what leaves the last one
+def test_a_wrong_shortcut_of_a_pooling_is_refused(monkeypatch, site):
+    monkeypatch.setitem(POOLINGS, "rms", Pooling(rms, POOLINGS["max"].one_token))
+    with pytest.raises(ValueError, match="another row's|its own") as error: swept(random_model(ModelConfig(**CONFIG, pooling="rms")), site)
+    assert "shortcuts" in str(error.value)
+
+
+class PositionBias(Attention):
+    "Scores prefer near steps: the update of one token does not know that."
+    def pattern_and_values(self, x, mask=None):
+        q, k, v = self.qkv(x)
+        step = torch.arange(x.shape[1])
+        return (q @ k.mT - (step[:, None] - step).abs()).softmax(-1), v
+
+
+class Doubled(Attention):
+    "Mixes the heads with twice the weights that it shows."
+    def out(self, z): return 2*self.out_proj(z.flatten(-2))
+
+
+class Gated(Attention):
+    "The heads' sum passes through a gate, so that it is no sum any more."
+    def out(self, z): return self.out_proj(z.flatten(-2)).tanh()
+
+
+def with_attention(kind, layers=(0, 1), shortcuts=None):
+    "A network in whose layers attention is of another kind, perhaps with shortcuts declared."
+    model = random_model(ModelConfig(**CONFIG))
+    for l in layers:
+        model.blocks[l].attn.__class__ = kind
+        if shortcuts is not None: model.blocks[l].attn.shortcuts = frozenset(shortcuts)
+    return model.double()
+
+
+@pytest.mark.parametrize("kind, site, layer", [
+    *((PositionBias, site, 1) for site in ("head_pos", "layer_pos", "mlp_pos")), (PositionBias, "residual_pos", 0), (PositionBias, "residual_pos", 1),
+    *((kind, site, layer) for kind in (Doubled, Gated) for site in ("head", "set", "head_pos") for layer in (0, 1))])
+def test_a_shortcut_that_does_not_hold_in_one_layer_is_refused(kind, site, layer):
+    model = with_attention(kind, [layer])
+    with pytest.raises(ValueError, match="activation .* rounding explains .* shortcuts"): swept(model, site)
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("kind, holds", [(PositionBias, {"mixing"}), (Doubled, {"one_token"}), (Gated, {"one_token"}), (Gated, set())])
+def test_what_is_not_declared_is_patched_step_by_step(kind, holds, site):
+    model = with_attention(kind, shortcuts=holds)
+    ours = swept(model, site)
+    relies = {s for s, used in (("mixing", site in ("head", "head_pos", "set")), ("one_token", site in POS)) if used}
+    assert ours.info["path"] == ("fast" if relies <= holds else "steps")
+    assert difference(ours, swept(model, site, path="generic")) <= EXACT
+
+
+def test_influence_needs_the_mixing_of_heads():
+    with pytest.raises(ValueError, match="another row's"): patching.head_influence(with_attention(Doubled), SERIES, PAIRS)
+    with pytest.raises(ValueError, match="declare 'mixing'"): patching.head_influence(with_attention(Doubled, shortcuts=()), SERIES, PAIRS)
+
+
+@pytest.mark.parametrize("site, name", [("head", "_per_head"), ("projection_slice", "_per_slice"), ("layer", "_after_attention"), ("mlp", "_leaving"), ("head_pos", "_own_attention")])
+def test_the_check_sees_a_mistake_ten_times_as_large_as_rounding(monkeypatch, site, name):
+    "A relative mistake of a patch in single precision, as small as may be: what rounding explains is not so much that anything passes."
+    model = random_model(ModelConfig(**CONFIG))
+    right, effect = getattr(patching, name), swept(model, site)
+    size = abs(effect.patched["source"] - effect.base.reshape(4, *[1]*len(effect.axes), -1)).max()
+    allowed = rounding(model, lambda model, x: model(x), torch.as_tensor(SERIES))
+    assert 300*allowed < size
+    monkeypatch.setattr(patching, name, lambda *inputs: right(*inputs)*(1 + 100*allowed/size))
+    with pytest.raises(ValueError, match="rounding explains"): swept(model, site)
+
+
+@pytest.mark.parametrize("member", PROTOCOL)
+def test_the_protocol_is_checked_whole(member):
+    model = random_model(ModelConfig(**CONFIG))
+    assert has_fast_path(model) and missing_members(model) == []
+    *path, last = member.split(".")
+    owner = model
+    for name in path: owner = owner[1] if isinstance(owner := getattr(owner, name), nn.ModuleList) else owner
+    object.__setattr__(owner, last, None)
+    assert not has_fast_path(model) and member in missing_members(model)
+    with pytest.raises(ValueError, match=f"does not show .*{member}"): swept(model, "head", path="fast")
+
+
+def test_a_model_that_shows_eight_members_of_nine_is_patched_by_hooks():
+    model = random_model(ModelConfig(**CONFIG)).double()
+    right = swept(model, "head")
+    for block in model.blocks:
+        block.forward = type(block).forward.__get__(block)
+        block.finish, block.forward = None, (lambda block: lambda x, mask=None: type(block).finish(block, h := block.mid(x, block.attn(x, mask)), block.mlp(h)))(block)
+    hooked = swept(model, "head")
+    assert hooked.info["path"] == "generic" and difference(hooked, right) <= EXACT
+
+
+class Two(nn.Module):
+    "Two kinds of attention: one whose parts have known names, one whose parts have not."
+    def __init__(self, known=True):
+        super().__init__()
+        self.first = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.second = OtherAttention()
+        self.embed, self.out = nn.Linear(2, 4), nn.Linear(4, 3)
+    def forward(self, x):
+        x = self.embed(x)
+        x = x + self.first(x, x, x)[0]
+        return self.out((x + self.second(x)).amax(1))
+
+
+class OtherAttention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mix_in, self.mix_out = nn.Linear(4, 12), Conv1D(4, 4)
+    def forward(self, x):
+        q, k, v = self.mix_in(x).unflatten(-1, (3, 2, 2)).permute(2, 0, 3, 1, 4)
+        return self.mix_out(((q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(-2))
+
+
+class Conv1D(nn.Module):
+    "A projection as in GPT-2: a weight the other way round, and no `in_features`."
+    def __init__(self, n_in, n_out):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(n_in, n_out))
+    def forward(self, x): return x @ self.weight
+
+
+def test_attention_that_was_not_understood_is_named():
+    model = Two().eval()
+    with pytest.raises(ValueError, match=r"\['second'\] look like attention.*heads=\{'first.out_proj': 2\}"): find_heads(model)
+    assert swept(model, "head", heads={"first.out_proj": 2}).patched["source"].shape == (4, 1, 2, 3)
+    assert swept(model, "head", heads={"first.out_proj": 2, "second.mix_out": 2}).patched["source"].shape == (4, 2, 2, 3)
+
+
+@pytest.mark.parametrize("heads, says", [
+    ({"second.mix_out": 3}, "what enters second.mix_out is 4 wide, which 3 heads do not divide"), ({"first.out_proj": 3}, "has 4 inputs, which 3 heads do not divide"),
+    *(({"first.out_proj": n}, "it must be a dict from names") for n in (0, -1, True, 2., "2")), ({}, "it must be a dict from names"), ("first.out_proj", "it must be a dict from names")])
+def test_heads_that_cannot_be_are_refused(heads, says):
+    with pytest.raises(ValueError, match=says): swept(Two().eval(), "head", heads=heads)
+
+
+class BatchSecond(nn.Module):
+    "Takes (instances, steps, channels) for (steps, instances, channels), as PyTorch's layers do by default."
+    def __init__(self):
+        super().__init__()
+        self.embed, self.out = nn.Linear(2, 4), nn.Linear(4, 3)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8), 1, enable_nested_tensor=False)
+    def forward(self, x): return self.out(self.encoder(self.embed(x)).mean(1))
+
+
+def test_a_model_that_mixes_instances_is_told_from_one_with_dropout():
+    with pytest.raises(ValueError, match="batch_first=True"): model_logits(BatchSecond().eval(), SERIES)
+    with pytest.raises(ValueError, match="differently when asked again"): model_logits(random_model(ModelConfig(**CONFIG)), SERIES, call=lambda model, x, mask: model(x) + torch.rand(()))
+
+
+@pytest.mark.parametrize("last, says", [(nn.Sigmoid(), "lie between 0 and 1, as those of a sigmoid"), (nn.Softmax(1), "returns probabilities")])
+def test_outputs_that_saturate_are_refused(last, says):
+    model = random_model(ModelConfig(**CONFIG))
+    with pytest.raises(ValueError, match=says): model_logits(model, SERIES, call=lambda model, x, mask: last(model(x)))
+    kept = model_logits(model, SERIES, call=lambda model, x, mask: model(x).sigmoid() - 1)  # the way out that the message names
+    assert kept.max() < 0
+
+
+def test_small_logits_are_checked_as_strictly_as_large_ones():
+    "With logits of 1e-5 an absolute tolerance of 1e-4 would let anything pass."
+    class Small(TimeSeriesTransformer):
+        def forward(self, x, mask=None): return super().forward(x, mask)*1e-5
+        def readout(self, x, mask=None): return super().readout(x, mask)
+    with pytest.raises(ValueError, match="where rounding explains"): swept(random_model(ModelConfig(**CONFIG), kind=Small), "head")
+
+
+def test_half_precision_is_swept_where_it_can_be_and_refused_where_rounding_is_all():
+    model = random_model(ModelConfig(**CONFIG))
+    single = swept(model, "head")
+    half = copy.deepcopy(model).bfloat16()
+    try: found = swept(half, "head")
+    except ValueError as e: assert "use model.float()" in str(e)
+    else: assert difference(found, single) < .3*np.ptp(single.base)
+    half.classifier.weight.data *= 1e-3   # logits whose differences drown in the bias
+    half.classifier.bias.data[:] = 100.
+    with pytest.raises(ValueError, match=r"in torch.bfloat16, rounding alone .* model.float\(\)"): swept(half, "head")
+
+
+def test_kinds_of_input_that_would_lose_something_are_refused(tmp_path):
+    model = random_model(ModelConfig(**CONFIG))
+    with pytest.raises(ValueError, match="mask would be lost"): sweep(model, np.ma.masked_greater(SERIES, 2.), PAIRS, donors=("source",))
+    sweep(model, np.ma.masked_greater(SERIES, 1e9), PAIRS, donors=("source",))   # nothing is masked
+    with pytest.raises(ValueError, match="device 'meta'"): swept(TimeSeriesTransformer(ModelConfig(**CONFIG)).eval().to("meta"), "head")
+    (tmp_path/"file").write_text("")
+    with pytest.raises(ValueError, match="which is a file; name a folder"): swept(model, "head", resume=tmp_path/"file")
 
 
 def test_one_token_update_keeps_its_digits_where_one_key_has_all_the_attention():

@@ -20,9 +20,10 @@ from scipy.stats import spearmanr
 from torch import nn
 from tqdm.auto import tqdm
 
-from .analysis import Analysis, tested_quantity
+from .analysis import Analysis, check_origin, tested_quantity
 from .metrics import effect, primary
-from .model import TimeSeriesTransformer, fit, require_eval
+from .model import TimeSeriesTransformer, fit, require_eval, rounding
+from .pairs import check_direction
 from .patching import has_fast_path, sweep
 from .statistics import bootstrap, compare_rankings
 
@@ -35,7 +36,7 @@ def functional(
     n_classes: int, # outputs of the model
 ) -> np.ndarray: # (P, K) weights of the logits
     "Weights w such that w . (logits patched by the source - by the control) is what patching tests."
-    if direction not in ("contrast", "denoising", "noising"): raise ValueError(f"direction is {direction!r}; it must be 'contrast', 'denoising' or 'noising'")
+    check_direction(direction)
     unit, crossed = np.eye(n_classes), len(_donors(pairs)) == 2 and direction != "noising"
     against = unit[pairs.control_class if crossed else pairs.foil]
     return (unit[pairs.label] - against)*(.5 if crossed else -1 if direction == "noising" else 1)
@@ -47,8 +48,8 @@ def _check_model(model, x):
     if not has_fast_path(model) or not all(isinstance(getattr(getattr(b, "attn", None), "z", None), nn.Module) for b in model.blocks):
         raise ValueError(f"{type(model).__name__} does not show its heads as blocks[l].attn.z, which baselines need; supported are TimeSeriesTransformer and, "
                          "for a stock nn.TransformerEncoder, EncoderClassifier(embed, encoder, readout)")
-    with torch.no_grad(): own, pieces = model(x), model.readout(_streams(model, x)[-1])
-    if not torch.allclose(own, pieces, atol=1e-4, rtol=1e-3): raise ValueError("the model's output is not readout(blocks(embed(x))); its forward does something else besides")
+    with torch.no_grad(): difference = (model(x) - model.readout(_streams(model, x)[-1])).abs().max().item()
+    if not difference <= rounding(model, lambda model, x: model(x), x): raise ValueError("the model's output is not readout(blocks(embed(x))); its forward does something else besides")
 
 @torch.no_grad()
 def _streams(model, x):
@@ -264,6 +265,7 @@ def compare(
 ) -> pd.DataFrame: # one row per direction, method and statistic: see `COLUMNS`
     "Do other methods rank the heads as patching does?"
     if analysis.site != "head": raise ValueError(f"the analysis patched site {analysis.site!r}; baselines are for heads")
+    for pairs in analysis.matched.values(): check_origin(model, X, pairs)
     level, parts = 1 - analysis.settings.alpha, []
     for direction, matched in analysis.matched.items():
         effects, cluster = analysis.effects[analysis.effects.direction == direction], matched.table.cluster.to_numpy()

@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
+from .analysis import tested_quantity
+
 # %% ../nbs/70_figures.ipynb #47b304dc
 COLUMN, PAGE = 3.5, 7.  # inches: widths of one and of two columns in print
 STYLE = {"font.size": 7, "axes.titlesize": 8, "axes.labelsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7, "figure.titlesize": 9, "lines.linewidth": .8,
@@ -134,17 +136,20 @@ def triple(
     row, # one row of the table `pairs` (a named tuple or series)
     effects: pd.DataFrame, # the table `effects`, of the same direction
     layer: int = 0, # whose heads are shown
-) -> Figure: # three series, and what the heads of a layer do
+) -> Figure: # three series (two without a control source), and what the heads of a layer do
     "The three instances of a triple, and their effects head by head."
     part = effects[(effects.pair == row.pair) & (effects.layer == layer)]
     with plt.rc_context(STYLE):
         fig, axes = plt.subplots(1, 4, figsize=(PAGE, 1.8), layout="constrained", width_ratios=[1, 1, 1, 1.3])
         for ax, role in zip(axes, ("base", "source", "control")):
+            if getattr(row, role) < 0:   # no control source
+                ax.axis("off")
+                continue
             ax.plot(data.X_test[getattr(row, role)], lw=.6)
             ax.set(title=f"{role}: {role_text(data, row, role)}", xlabel="time step")
             ax.sharey(axes[0])
         axes[0].set_ylabel("input, all channels")
-        quantity = next(c for c in ("Dx", "D") if c in part and part[c].notna().all())
+        quantity = tested_quantity(part)
         axes[3].bar(part["head"], part[quantity], color="#56B4E9")
         axes[3].axhline(0, color="black", lw=.6)
         axes[3].set(title=f"{quantity} of layer {layer}", xlabel="head", ylabel="logits", xticks=part["head"])

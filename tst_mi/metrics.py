@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import log_softmax
 
+from .pairs import check_direction
 from .patching import Sweep
 
 # %% ../nbs/25_metrics.ipynb #db1ad31b
@@ -89,7 +90,7 @@ def effect(
 ) -> Effect: # positive = the patch moves the output as it should
     "E: how far a patch moves the metric."
     if metric not in METRICS: raise ValueError(f"metric is {metric!r}; it must be one of {list(METRICS)}")
-    if direction not in ("contrast", "denoising", "noising"): raise ValueError(f"direction is {direction!r}; it must be 'contrast', 'denoising' or 'noising'")
+    check_direction(direction)
     if donor not in sweep.patched: raise ValueError(f"donor is {donor!r}; the sweep has {list(sweep.patched)}")
     falls = metric in DIVERGENCES or (metric == "cross_entropy") != (direction == "noising")
     m = lambda logits: (-1 if falls else 1)*_measure(metric, logits, sweep.pairs, sweep.donors[donor])
@@ -120,7 +121,7 @@ def negative_control(
     direction: str, # as in `effect`
 ) -> Effect: # NaN where there is no uninvolved class
     "N: the donors' contrast on the logit of an uninvolved class."
-    sign = -1 if direction == "noising" else 1
+    sign = -1 if check_direction(direction) == "noising" else 1
     difference = lambda runs: sign*(pick(runs["source"], sweep.pairs.neutral) - pick(runs["control"], sweep.pairs.neutral))
     return Effect("N", difference(sweep.patched), difference(sweep.donors), sweep)
 
@@ -130,4 +131,5 @@ def primary(
     direction: str, # as in `effect`
 ) -> Effect: # what the verdict is about
     "The primary quantity: Dx in 'contrast' and 'denoising', D in 'noising'."
-    return donor_contrast(sweep, direction) if direction == "noising" else crossed_contrast(sweep)
+    if check_direction(direction) == "noising": return donor_contrast(sweep, direction)
+    return crossed_contrast(sweep)

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SITES', 'PROTOCOL', 'SHORTCUTS', 'OPTIONAL', 'ABLATIONS', 'NEEDS', 'HEAD_COUNTS', 'OUTPUTS', 'MLPS', 'INPUTS',
            'STREAMS', 'missing_members', 'Trace', 'has_fast_path', 'all_pairs_of_heads', 'top_k_sets', 'Sweep',
-           'transparent', 'HeadModule', 'find_heads', 'check_reach', 'model_logits', 'sweep', 'head_influence']
+           'transparent', 'HeadModule', 'find_heads', 'check_reach', 'model_logits', 'check_logits', 'sweep',
+           'head_influence']
 
 # %% ../nbs/20_patching.ipynb #8eedd1f8
 import json
@@ -942,6 +943,27 @@ def _check_module(model):
     if not isinstance(model, nn.Module) or not list(model.parameters()): raise ValueError(f"the model is {type(model).__name__}; it must be a torch.nn.Module with weights")
     if any(v.is_meta for v in model.parameters()): raise ValueError("the model's weights are on the device 'meta', where they hold no numbers; load them onto a real device")
     require_eval(model)
+
+# %% ../nbs/20_patching.ipynb #39956d0c
+@torch.no_grad()
+def check_logits(
+    model: nn.Module, # in eval mode
+    X: np.ndarray, # (N, T, C)
+    rows: np.ndarray, # (R,) a few rows of X
+    logits: np.ndarray, # (R, K) what their logits are said to be
+    what: str = "logits", # what is checked, for the message
+    mask: np.ndarray | None = None, # (N, T), as in `sweep`
+    call: Callable | None = None, # as in `sweep`
+) -> None: # raises `ValueError` where rounding does not explain the difference
+    "Are these the model's logits of these rows?"
+    p, rows, logits = next(model.parameters()), np.asarray(rows), np.asarray(logits)
+    x = torch.as_tensor(_series([X[i] for i in rows])).to(p)
+    m = None if mask is None else torch.as_tensor(np.asarray(mask)[rows]).to(p.device)
+    own = _run(model, x, m, call)
+    if logits.shape != tuple(own.shape): raise ValueError(f"{what} have {logits.shape[-1]} outputs, and the model has {own.shape[-1]}; they are of another model")
+    difference = np.abs(_numpy(own) - logits).max()
+    if difference <= _allowed(model, own, x, m, call): return
+    raise ValueError(f"{what} are not this model's for these series: in rows {rows.tolist()} of X they differ by up to {difference:.2g}; use those of this model and of this X, in the same order")
 
 # %% ../nbs/20_patching.ipynb #152ebf2b
 @torch.no_grad()

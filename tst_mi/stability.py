@@ -13,7 +13,7 @@ import pandas as pd
 from torch import nn
 from tqdm.auto import tqdm
 
-from .analysis import Analysis
+from .analysis import Analysis, check_origin
 from .metrics import effect, primary
 from .patching import model_logits, sweep
 from .perturbations import GRID, perturb
@@ -99,6 +99,7 @@ def stability(
 ) -> pd.DataFrame: # one row per direction, kind, strength, pairs and statistic: see `COLUMNS`
     "Compare the ranking of heads before and after perturbations, against the noise ceiling."
     _check_stability(analysis, grid, seeds, perturbed)
+    for pairs in analysis.matched.values(): check_origin(model, X, pairs, **patch)
     s, total, parts = analysis.settings, sum(map(len, grid.values()))*len(seeds)*len(analysis.matched), {}
     options = dict(statistics=statistics, level=1 - s.alpha, n_boot=n_boot, seed=s.seed)
     with tqdm(total=total, desc="perturbing", disable=not progress, leave=False) as bar:

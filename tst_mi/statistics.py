@@ -600,12 +600,14 @@ def infer(
     skew = _skew(units)
     if testable and not contrast and np.abs(skew).max() > 1:
         warnings.warn(f"effects are tested against zero and skewed (up to {np.abs(skew).max():.1f}): their p-values are approximate; pairs with a control source would be exact", stacklevel=2)
-    table = pd.DataFrame(dict(n=len(x), units=G, **{"mean" if k == "estimate" else k: v for k, v in mean.items()}, **_tests(x, cluster, n_boot, n_flips, seed, contrast),
+    tests = _tests(x, cluster, n_boot, n_flips, seed, contrast)
+    table = pd.DataFrame(dict(n=len(x), units=G, **{"mean" if k == "estimate" else k: v for k, v in mean.items()}, **tests,
                               d_z=size["d"], d_z_lo=size["lo"], d_z_hi=size["hi"], rank_biserial=signs["r"], rank_biserial_lo=signs["lo"], rank_biserial_hi=signs["hi"],
                               share_positive=(x > 0).mean(0), skew=skew, recovery=recovery["estimate"], recovery_lo=recovery["lo"], recovery_hi=recovery["hi"]))
     if clustered or G < 20: table[["d_z_lo", "d_z_hi"]] = np.nan  # these treat pairs as independent, and need moments that few units do not give
     if bootstrap(gap[:, None], cluster=cluster, level=1 - alpha, **boot)["lo"][0] <= 0: table[["recovery", "recovery_lo", "recovery_hi"]], small = np.nan, False & small
-    if not testable: table[[c for c in table if c.startswith(("q", "p")) or c.endswith(("_lo", "_hi")) or c in ("lo", "hi", "se", "t")]] = np.nan
+    ends = [c for c in table if c in ("lo", "hi") or c.endswith(("_lo", "_hi"))]
+    if not testable: table[[*tests, *ends, "se"]] = np.nan
     return table.assign(small=small & testable, verdict=verdict(table["mean"], table["q"], small, alpha))
 
 # %% ../nbs/30_statistics.ipynb #3e8003c7

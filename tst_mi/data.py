@@ -7,15 +7,33 @@ __all__ = ['resample_series', 'read_ts', 'impute', 'local_folders', 'list_datase
            'load_dataset']
 
 # %% ../nbs/00_data.ipynb #eaaf6489
-import difflib, os, warnings
+import codecs, difflib, os, stat, tempfile, warnings
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 
 import numpy as np
+import psutil
 from scipy.signal import resample
 
 from .artifacts import cache_dir, sha256
+
+# %% ../nbs/00_data.ipynb #5a0c7e02
+def _shown(value, limit=60):
+    "A value on one line, shortened."
+    text = " ".join(repr(value).split())
+    return text if len(text) <= limit else text[:limit] + "…"
+
+def _check_steps(value, option):
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole: raise ValueError(f"{option} is {_shown(value)}; it must be a whole number of time steps")
+    if value < 2: raise ValueError(f"{option} is {_shown(value)}; a series needs at least 2 time steps")
+
+def _check_method(method):
+    known = isinstance(method, str) and method in ("linear", "fourier")
+    if not known: raise ValueError(f"method is {_shown(method)}; it must be 'linear' or 'fourier'")
 
 # %% ../nbs/00_data.ipynb #9562d356
 def _by_means(old, new): return old - 1 > 2*(new - 1)  # are there steps that interpolation would not read?
@@ -26,9 +44,8 @@ def resample_series(
     method: str = "linear", # 'linear' or 'fourier'
 ) -> np.ndarray: # (length, C) float64; both methods return an unchanged copy when T == length
     "Resample one series in time."
-    if method not in ("linear", "fourier"):
-        raise ValueError(f"method is {method!r}; it must be 'linear' or 'fourier'")
-    if length < 2: raise ValueError(f"length is {length}; a series needs at least 2 time steps")
+    _check_method(method)
+    _check_steps(length, "length")
     x = np.asarray(x, dtype=np.float64)
     if len(x) == length: return x.copy()
     if method == "fourier": return resample(x, length, axis=0)
@@ -38,26 +55,167 @@ def resample_series(
     old, new = np.linspace(0, 1, len(x)), np.linspace(0, 1, length)
     return np.stack([np.interp(new, old, channel) for channel in x.T], axis=1)
 
+# %% ../nbs/00_data.ipynb #5a0c7e11
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+
+def _why_no_file(path):
+    "What keeps a path from being a file with an end; empty if nothing does."
+    try: mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "is a link that leads nowhere" if os.path.islink(path) else "is missing"
+    except (OSError, ValueError) as e: return f"cannot be looked at ({type(e).__name__})"
+    if stat.S_ISREG(mode): return ""
+    return f"is {_KINDS.get(stat.S_IFMT(mode), 'a device')}, not a regular file"
+
+def _check_text(file, path):
+    "An open file must hold text in UTF-8."
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    number = 1
+    block = True
+    while block:
+        block = file.readline(1 << 20)
+        if b"\0" in block:
+            raise ValueError(f"{path} holds NUL bytes (line {number}): damaged, or no text; get it again")
+        try: decoder.decode(block, final=not block)
+        except UnicodeDecodeError as e:
+            where = f"byte 0x{e.object[e.start]:02x} in line {number}"
+            raise ValueError(f"{path} is not text in UTF-8 ({where}); save it as UTF-8") from e
+        number += block.endswith(b"\n")
+    if not file.tell(): raise ValueError(f"{path} is empty; get it again")
+
+# %% ../nbs/00_data.ipynb #5a0c7e13
+def _header(path):
+    "The header's tags, in lower case -> the words behind each."
+    tags = {}
+    first = ""
+    with open(path, encoding="utf-8-sig") as file:
+        for line in file:
+            words = line.split()
+            if not first: first = line.strip()
+            if not words or words[0].startswith("#"): continue
+            tag = words[0].lower()
+            if tag == "@data": return tags
+            tags[tag] = words[1:]
+    raise ValueError(f"{path} is not a .ts file, since it has no line @data; "
+                     f"its first line is {_shown(first)}")
+
+def _is_true(tags, tag, default="true"): return " ".join(tags.get(tag, [default])).lower() == "true"
+
+# %% ../nbs/00_data.ipynb #5a0c7e23
+def _check_header(tags, path):
+    for tag in ("@timestamps", "@missing", "@univariate", "@equallength", "@targetlabel"):
+        said = " ".join(tags.get(tag, ["false"]))
+        if said.lower() not in ("true", "false"):
+            raise ValueError(f"{path}: the header's line {tag} says {_shown(said)}; it must be true or false")
+    if tags.get("@problemname") == []:
+        raise ValueError(f"{path}: the header's line @problemName names nothing; write a name")
+    if _is_true(tags, "@timestamps", "false"):
+        raise ValueError(f"{path} has time stamps (@timeStamps true), which are not read; "
+                         "write the values alone, at equal steps in time")
+    said, *classes = tags.get("@classlabel") or ["absent"]
+    if said.lower() != "true" or not classes or _is_true(tags, "@targetlabel", "false"):
+        raise ValueError(f"{path} is not a classification dataset, but one for regression or clustering: its "
+                         "header has no line '@classLabel true' that goes on with the names of the classes")
+    spelt = {}
+    for name in classes:
+        twin = spelt.setdefault(name.lower(), name)
+        if twin != name:
+            raise ValueError(f"{path}: the header's classes {_shown(twin)} and {_shown(name)} differ only in "
+                             "upper and lower case, which is not told apart; rename one")
+
+# %% ../nbs/00_data.ipynb #5a0c7e15
+def _number(label):
+    "The number that a label writes; None if it is no finite number."
+    try: number = Decimal(label)
+    except InvalidOperation: return None
+    return number if number.is_finite() else None
+
+def _why_no_class(label, classes):
+    if not label: return "the row is cut short or lacks its label"
+    if "," in label: return "the row ends in values, so it lacks its label"
+    number = _number(label)
+    twins = [c for c in classes if number is not None and _number(c) == number]
+    if not twins: return "correct the row, or the header's line @classLabel"
+    pair = f"{_shown(label)} and {_shown(twins[0])}"
+    return f"{pair} are the same number written in two ways, so write it in one"
+
+def _known_labels(labels, classes, path):
+    "The labels as the header spells them."
+    spelt = {c.replace("?", "nan"): c for c in classes}
+    found = [spelt.get(label.strip().lower()) for label in labels]
+    if None not in found: return np.array(found)
+    row = found.index(None)
+    label = labels[row].strip()
+    listed = f"{len(classes)} classes ({_shown(', '.join(classes))})"
+    raise ValueError(f"{path}: row {row + 1} after @data has the label {_shown(label)}, which is none of the "
+                     f"header's {listed}; {_why_no_class(label, classes)}")
+
+# %% ../nbs/00_data.ipynb #5a0c7e17
+def _is_value(text):
+    try: float(text.strip().lower().replace("?", "nan"))
+    except ValueError: return False
+    return True
+
+def _odd_row(path, tags):
+    "Which row after @data is not as the header and row 1 say, and how; empty if none is odd."
+    with open(path, encoding="utf-8-sig") as file:
+        next(line for line in file if line.lower().split()[:1] == ["@data"])
+        for number, line in enumerate(file, 1):
+            row = f"row {number} after @data"
+            *channels, _ = line.strip().split(":")
+            if not line.strip(): return f"{row} is empty"
+            if not channels: return f"{row} has no ':' and so no label: {_shown(line.strip())}"
+            steps = [len(channel.split(",")) for channel in channels]
+            if number == 1: shape = len(channels), steps[0]
+            if len(channels) != shape[0]:
+                return f"{row} has {len(channels)} channels where row 1 has {shape[0]}"
+            odd = [value for value in ",".join(channels).split(",") if not _is_value(value)]
+            if odd: return f"{row} holds {_shown(odd[0])}, which is not a number"
+            wanted = shape[1] if _is_true(tags, "@equallength") else steps[0]
+            wrong = [n for n in steps if n != wanted]
+            if wrong:
+                return f"{row} has a channel of {wrong[0]} time steps where {wanted} are expected"
+            if len(channels) > 1 and _is_true(tags, "@univariate"):
+                return f"{row} has {len(channels)} channels, and the header says @univariate true"
+    return ""
+
 # %% ../nbs/00_data.ipynb #fb4d3a99
 def _without_padding(x):
     "Cut the steps at the end at which no channel has a value; one step stays."
     return x[:max(1, 1 + np.flatnonzero(~np.isnan(x).all(1)).max(initial=0))]
 
+def _checked_header(path):
+    "The header of a file that may be read."
+    why = _why_no_file(path)
+    if why: raise OSError(f"{path} {why}; a dataset is read from regular .ts files")
+    named = Path(path).suffix == ".ts"
+    if not named: raise ValueError(f"{path} is not a .ts file by its name; it must end in .ts")
+    try:
+        with open(path, "rb") as file: _check_text(file, path)
+    except OSError as e:
+        raise OSError(f"{path} cannot be read ({e.strerror}); check its permissions") from e
+    tags = _header(path)
+    _check_header(tags, path)
+    return tags
+
+# %% ../nbs/00_data.ipynb #5a0c7e25
 def read_ts(
-    path: str | Path, # a file in the archive's .ts format
-) -> tuple[list[np.ndarray], np.ndarray]: # N series (T_i, C) float64, NaN where missing, and N labels, strings as in the file
-    "Read one `.ts` file; raise `ValueError` naming the file if it is broken or holds infinite values."
+    path: str | Path, # a file in the archive's .ts format; its name ends in .ts
+) -> tuple[list[np.ndarray], np.ndarray]: # N series (T_i, C) float64, NaN where missing; N labels, lower case
+    "Read one `.ts` file; `ValueError` if it is broken, `OSError` if it is no file or cannot be opened."
     from aeon.datasets import load_from_ts_file
-    try: X, y, header = load_from_ts_file(str(path), return_meta_data=True)
+    tags = _checked_header(path)
+    try: X, y, header = load_from_ts_file(str(path), return_meta_data=True, encoding="utf-8-sig")
     except Exception as e:
-        raise ValueError(f"{path} cannot be read as a .ts file ({type(e).__name__}: {e}); "
-                         "download it again or check its header and its lines after @data") from e
-    X, y = [np.asarray(x, dtype=np.float64).T for x in X], np.asarray(y)
-    if not X: raise ValueError(f"{path} has no instances after @data")
-    if y.dtype.kind not in "US": raise ValueError(f"{path} is not a classification dataset, but one for regression or clustering: its header has no @classLabel")
+        why = _odd_row(path, tags) or f"{type(e).__name__}: {_shown(str(e))}"
+        raise ValueError(f"{path} cannot be read as a .ts file: {why}; correct it, or get it again") from e
+    X = [np.asarray(x, dtype=np.float64).T for x in X]
+    if not X: raise ValueError(f"{path} has no instances after @data; get it again")
+    y = _known_labels(y.tolist(), header["class_values"], path)
     bad = [i for i, x in enumerate(X) if np.isinf(x).any()]
-    if bad: raise ValueError(f"{path} holds infinite values in {len(bad)} of {len(X)} instances (the first is instance {bad[0]}); "
-                             "correct them, or write ? for a value that is missing")
+    if bad:
+        raise ValueError(f"{path} holds infinite values in {len(bad)} of {len(X)} instances (the first is "
+                         f"row {bad[0] + 1} after @data); correct them, or write ? for a missing value")
     return X if header["equallength"] else [_without_padding(x) for x in X], y
 
 # %% ../nbs/00_data.ipynb #6b61572f
@@ -94,10 +252,17 @@ def local_folders(
     data_dir: str | Path | None = None, # a folder of datasets, searched first
 ) -> dict: # description -> folder, in the order in which they are searched
     "The folders in which datasets are looked for before anything is downloaded."
-    if data_dir and not Path(data_dir).is_dir(): raise ValueError(f"data_dir is {str(data_dir)!r}, which is not a folder")
-    folders = {"data_dir": data_dir, "TST_MI_DATA": os.environ.get("TST_MI_DATA"),
-               f"bundled with aeon {version('aeon')}": _bundled(), "cache": cache_dir("data")}
-    return {k: Path(v) for k, v in folders.items() if v}
+    given = {"data_dir": data_dir, "TST_MI_DATA": os.environ.get("TST_MI_DATA") or None}
+    for option, folder in given.items():
+        if folder is None: continue
+        if folder == "":
+            raise ValueError(f"{option} is an empty string; name a folder, or leave {option} out (None)")
+        named = isinstance(folder, (str, os.PathLike))
+        text = str(folder) if named else folder
+        there = named and os.path.isdir(folder)
+        if not there: raise ValueError(f"{option} is {_shown(text, 300)}, which is not a folder")
+    folders = given | {f"bundled with aeon {version('aeon')}": _bundled(), "cache": cache_dir("data")}
+    return {where: Path(folder) for where, folder in folders.items() if folder is not None}
 
 # %% ../nbs/00_data.ipynb #4159c5bf
 def list_datasets(
@@ -110,31 +275,82 @@ def list_datasets(
         for path in sorted(folder.glob("*/*_TRAIN.ts")):
             name = path.parent.name
             known = "aeon" not in where or name in archive   # aeon also carries sets of other kinds
-            if known and all(f.exists() for f in _files(folder, name).values()): found.setdefault(name, where)
+            whole = not any(map(_why_no_file, _files(folder, name).values()))
+            if known and whole and name.isprintable(): found.setdefault(name, where)
     return dict(sorted(found.items()))
 
+# %% ../nbs/00_data.ipynb #5a0c7e20
+def _set_aside(folder):
+    "Rename a folder, and say to what; None if there is none."
+    if not os.path.lexists(folder): return None
+    n = next(n for n in count(1) if not os.path.lexists(f"{folder}.damaged-{n}"))
+    return folder.rename(f"{folder}.damaged-{n}")
+
+def _checksums(folder, name):
+    return {path.name: sha256(path) for path in _files(folder, name).values() if not _why_no_file(path)}
+
+def _fetch(name, folder):
+    "Download a dataset, unless it is what lies there: where that was set aside, and was it renewed?"
+    from aeon.datasets import load_classification
+    before = _checksums(folder.parent, name)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as partial:
+        load_classification(name, extract_path=partial)
+        fetched = _checksums(partial, name)
+        if len(fetched) < 2: raise OSError(f"only {sorted(fetched)} came")
+        if fetched == _checksums(folder.parent, name): return None, fetched != before  # or another was faster
+        aside = _set_aside(folder)
+        os.replace(Path(partial)/name, folder)
+    return aside, True
+
+# %% ../nbs/00_data.ipynb #5a0c7e27
+def _download(name, why="it is not whole"):
+    "The files of a dataset, downloaded; `why`: what is wrong with the copy that may be in the cache."
+    folder = cache_dir("data", name)
+    there = os.path.lexists(folder)
+    try: aside, renewed = _fetch(name, folder)
+    except Exception as e:
+        state = f"in the download cache cannot be used ({why})" if there else "is not on this machine"
+        damaged = f"; the damaged copy is in {folder}" if there else ""
+        raise OSError(f"{name} {state} and could not be downloaded ({type(e).__name__}: "
+                      f"{_shown(str(e), 200)}); connect to the internet, or put {name}_TRAIN.ts and "
+                      f"{name}_TEST.ts into a folder {name} under data_dir or TST_MI_DATA{damaged}") from e
+    if not renewed: raise ValueError(f"{why}; it was downloaded again, and the archive's copy is the same")
+    if aside:
+        warnings.warn(f"{name}: its copy in the download cache cannot be used ({why}); it is set aside "
+                      f"as {aside} and was downloaded again", stacklevel=4)
+    return _files(folder.parent, name)
+
 # %% ../nbs/00_data.ipynb #156bc0ac
+def _refuse_half(folder, name):
+    "A folder that holds one file of a dataset, or something that is no file, is refused."
+    found = {path.name: _why_no_file(path) for path in _files(folder, name).values()}
+    absent = all(why == "is missing" for why in found.values())
+    wrong = [f"{file} {why}" for file, why in found.items() if why]
+    if absent or not wrong: return
+    raise OSError(f"{name}: in {folder/name} {' and '.join(wrong)}; a dataset needs both {name}_TRAIN.ts and "
+                  f"{name}_TEST.ts, as regular files")
+
 def find_dataset(
     name: str, # archive name, such as 'JapaneseVowels'
     data_dir: str | Path | None = None, # a folder of datasets, searched first
     download: bool = True, # may the archive be asked?
 ) -> tuple[str, dict]: # where it was found, and {'TRAIN': path, 'TEST': path}
     "Locate the two files of a dataset, downloading them if they are nowhere on this machine."
-    from aeon.datasets import load_classification
     from aeon.datasets.tsc_datasets import multivariate, univariate
+    if not isinstance(name, str): raise ValueError(f"the dataset is {_shown(name)}; give its name, as text")
     at_hand = list_datasets(data_dir)
-    if name in at_hand: return at_hand[name], _files(local_folders(data_dir)[at_hand[name]], name)
+    for where, folder in local_folders(data_dir).items():
+        if at_hand.get(name) == where: return where, _files(folder, name)
+        if where in ("data_dir", "TST_MI_DATA"): _refuse_half(folder, name)
     archive = sorted({*at_hand, *multivariate, *univariate})
     if name not in archive:
-        raise ValueError(f"no classification dataset is called {name!r}. Close: {difflib.get_close_matches(name, archive, 5, .5) or 'none'}. "
-                         f"On this machine: {', '.join(at_hand)}. Any of the {len(archive)} sets of the UEA/UCR archive can be "
-                         "downloaded; your own .ts files go in a folder given as data_dir or TST_MI_DATA")
-    if download:
-        try: load_classification(name, extract_path=str(cache_dir("data")))
-        except Exception as e:
-            raise OSError(f"{name} is not on this machine and could not be downloaded ({type(e).__name__}: {e}); connect to the "
-                          f"internet, or put {name}_TRAIN.ts and {name}_TEST.ts into a folder {name} under data_dir or TST_MI_DATA") from e
-        return "downloaded by aeon", _files(cache_dir("data"), name)
+        close = difflib.get_close_matches(name, archive, 5, .5) or "none"
+        raise ValueError(f"no classification dataset is called {_shown(name)}. Close: {close}. On this "
+                         f"machine: {', '.join(at_hand)}. Any of the {len(archive)} sets of the UEA/UCR "
+                         "archive can be downloaded; your own go in a folder <name> under data_dir or "
+                         "TST_MI_DATA, as <name>_TRAIN.ts and <name>_TEST.ts")
+    if download: return "downloaded by aeon", _download(name)
     raise OSError(f"{name} is not on this machine and download=False; on this machine: {', '.join(at_hand)}")
 
 # %% ../nbs/00_data.ipynb #2594753e
@@ -155,22 +371,49 @@ class Dataset:
         return f"{self.name}: {n} train + {m} test series, {t} steps x {c} channels, {len(self.classes)} classes ({self.source})"
 
 # %% ../nbs/00_data.ipynb #6149e453
+def _refuse_twins(labels, name):
+    "Two labels must not be the same number."
+    spelt = {}
+    for label in labels:
+        number = _number(label)
+        if number is None: continue
+        twin = spelt.setdefault(number, label)
+        if twin != label:
+            raise ValueError(f"{name}: the labels {_shown(twin)} and {_shown(label)} are the same number "
+                             "written in two ways; write it in one way in both files, headers included")
+
+def _classes(train, test, name):
+    "The classes of two splits in their order: as numbers if all are numbers."
+    known = sorted(set(train))
+    unseen = sorted(set(test) - set(train))
+    _refuse_twins(known + unseen, name)
+    if unseen:
+        raise ValueError(f"{name}: the test split has classes that the training split lacks: "
+                         f"{_shown(unseen, 200)}; no model can learn them, so remove those instances")
+    if len(known) < 2:
+        raise ValueError(f"{name}: the training split has a single class, {_shown(known[0])}; telling "
+                         "classes apart takes at least two")
+    numeric = all(_number(label) is not None for label in known)
+    return sorted(known, key=_number) if numeric else known
+
+# %% ../nbs/00_data.ipynb #5a0c7e29
+_MOST_OUTPUTS = 10_000  # that labels may ask for as indices
+
 def _index_labels(train, test, reindex, name):
     "Class names -> indices, the same for both splits."
-    train, test = train.tolist(), test.tolist()
-    unseen = sorted(set(test) - set(train))
-    if unseen: raise ValueError(f"{name}: the test split has classes that the training split lacks: {unseen}; no model can learn "
-                                "them, so remove those instances")
-    try: classes = sorted(set(train), key=float)
-    except ValueError: classes = sorted(set(train))
+    classes = _classes(train.tolist(), test.tolist(), name)
+    lookup = {label: i for i, label in enumerate(classes)}
     if not reindex:
-        whole = [c for c in classes if c.isdigit()]
-        if len(whole) < len(classes): raise ValueError(f"{name}: reindex=False takes labels as output indices, but {classes[:5]} are "
-                                                       "not all whole numbers >= 0; leave reindex=True")
-        classes = [str(i) for i in range(max(map(int, classes)) + 1)]
-        lookup = {c: int(c) for c in whole}
-    else: lookup = {c: i for i, c in enumerate(classes)}
-    return tuple(classes), *(np.array([lookup[c] for c in y], dtype=np.int64) for y in (train, test))
+        if not all(label.isdecimal() for label in classes):
+            raise ValueError(f"{name}: reindex=False takes labels as output indices, but "
+                             f"{_shown(classes[:5])} are not all whole numbers >= 0; leave reindex=True")
+        if _number(classes[-1]) >= _MOST_OUTPUTS:
+            raise ValueError(f"{name}: reindex=False takes labels as output indices, and "
+                             f"{_shown(classes[-1])} would take over {_MOST_OUTPUTS} outputs; leave it True")
+        lookup = {label: int(label) for label in classes}
+        classes = [str(i) for i in range(max(lookup.values()) + 1)]
+    indices = [np.array([lookup[label] for label in y.tolist()], dtype=np.int64) for y in (train, test)]
+    return tuple(classes), *indices
 
 # %% ../nbs/00_data.ipynb #a54bf644
 def copies(
@@ -188,16 +431,92 @@ def copies(
 def _common_length(train, max_length, name):
     "The length for all series, warning if the limit shortens them."
     longest = max(map(len, train))
+    if longest < 2:
+        raise ValueError(f"{name}: its training series have a single time step; a series needs at least 2")
     if longest > max_length:
-        warnings.warn(f"{name}: its series, up to {longest} steps long, are shortened to {max_length} (max_length), since cost grows with the square of the length; "
-                      f"to keep all steps, load it with length={longest}", stacklevel=3)
+        warnings.warn(f"{name}: its series, up to {longest} steps long, are shortened to {max_length} "
+                      "(max_length), since cost grows with the square of the length; to keep all steps: "
+                      f"load_dataset({name!r}, length={longest}), or in the shell "
+                      f"tst_mi train {name} --length {longest} --path {name}.safetensors, then "
+                      f"tst_mi report {name} --checkpoint {name}.safetensors", stacklevel=3)
     return min(longest, max_length)
 
-def _standardiser(X, wanted):
-    "Mean and scale of each channel; a channel that never varies keeps its scale."
-    if not wanted: return np.zeros(X.shape[2]), np.ones(X.shape[2])
-    mean, sd = X.mean((0, 1)), X.std((0, 1))
-    return mean, np.where(sd > 1e-12 * np.maximum(1, abs(mean)), sd, 1)
+def _check_memory(n_series, length, n_channels, name):
+    "Refuse what cannot be held: while series are prepared there are up to three copies in float64."
+    needed = 3*8*n_series*length*n_channels/2**30
+    free = psutil.virtual_memory().available/2**30
+    if needed > free:
+        raise ValueError(f"{name}: {n_series} series of {length} steps and {n_channels} channels need "
+                         f"{needed:,.1f} GiB of memory while they are prepared, and {free:,.1f} GiB are "
+                         "free; choose a smaller length")
+
+# %% ../nbs/00_data.ipynb #5a0c7e31
+def _scale(X, wanted):
+    "Of each channel the power of two it is scaled by, mean and s.d. in that scale, and whether it varies."
+    largest = abs(X).max((0, 1))
+    power = np.frexp(largest)[1].clip(-1000, 1000)
+    scaled = np.ldexp(X, -power)
+    mean = scaled.mean((0, 1))
+    sd = scaled.std((0, 1))
+    varies = sd > 1e-12*np.ldexp(largest, -power)
+    if not wanted: return np.zeros_like(power), np.zeros_like(mean), np.ones_like(sd), varies
+    return power, mean, np.where(varies, sd, np.ldexp(1., -power)), varies
+
+@np.errstate(all="ignore")  # what does not fit is refused
+def _standardise(splits, wanted, name):
+    "Both splits (float64) in float32, and the mean and scale of each channel."
+    power, mean, sd, varies = _scale(splits[0], wanted)
+    prepared = []
+    for X in splits:
+        scaled = np.ldexp(X, -power)
+        scaled -= mean
+        scaled /= sd
+        prepared.append(scaled.astype(np.float32))
+    same = prepared[0].max((0, 1)) == prepared[0].min((0, 1))
+    finite = [np.isfinite(X).all((0, 1)) for X in prepared]
+    lost = (varies & same) | ~finite[0] | ~finite[1]
+    if lost.any(): _refuse_sizes(splits, lost, wanted, name)
+    return *prepared, np.ldexp(mean, power), np.ldexp(sd, power)
+
+# %% ../nbs/00_data.ipynb #5a0c7e34
+def _refuse_sizes(splits, lost, wanted, name):
+    channels = np.flatnonzero(lost).tolist()
+    low = min(X[..., lost].min() for X in splits)
+    high = max(X[..., lost].max() for X in splits)
+    remedy = "give them in another unit"
+    if not wanted: remedy = f"leave standardise=True, or {remedy}"
+    raise ValueError(f"{name}: the values of channels {_shown(channels)} (counted from 0), from {low:g} to "
+                     f"{high:g}, do not fit 32-bit numbers once prepared (standardise={wanted}); {remedy}")
+
+# %% ../nbs/00_data.ipynb #5a0c7e40
+def _read_splits(files, name):
+    "Both files, which must be of one dataset."
+    (train, y_train), (test, y_test) = (read_ts(files[s]) for s in ("TRAIN", "TEST"))
+    channels = [sorted({x.shape[1] for x in X}) for X in (train, test)]
+    if channels[0] != channels[1] or len(channels[0]) > 1:
+        raise ValueError(f"{name}: the training split has {channels[0]} channels and the test split "
+                         f"{channels[1]}; all series need the same, so check that both files belong together")
+    _classes(y_train.tolist(), y_test.tolist(), name)
+    return train, y_train, test, y_test
+
+def _obtain(name, data_dir, download):
+    "Where a dataset was found, its files and what they hold; a damaged one in the cache is downloaded again."
+    source, files = find_dataset(name, data_dir, download)
+    try: return source, files, _read_splits(files, name)
+    except ValueError as e:
+        if source != "cache" or not download: raise
+        why = str(e)
+    files = _download(name, why)
+    return "downloaded by aeon", files, _read_splits(files, name)
+
+# %% ../nbs/00_data.ipynb #5a0c7e42
+def _check_options(length, max_length, method, flags):
+    _check_method(method)
+    _check_steps(max_length, "max_length")
+    if length is not None: _check_steps(length, "length")
+    for option, value in flags.items():
+        known = isinstance(value, (bool, np.bool_))
+        if not known: raise ValueError(f"{option} is {_shown(value)}; it must be True or False")
 
 # %% ../nbs/00_data.ipynb #04ed9105
 def load_dataset(
@@ -211,19 +530,22 @@ def load_dataset(
     max_length: int = 256, # longer series are shortened to this, with a warning, unless `length` is given
 ) -> Dataset: # raises `ValueError` on broken or inconsistent files, `OSError` when they cannot be had
     "Load a UEA/UCR classification dataset."
-    source, files = find_dataset(name, data_dir, download)
-    (train, y_train), (test, y_test) = (read_ts(files[s]) for s in ("TRAIN", "TEST"))
-    channels = [sorted({x.shape[1] for x in X}) for X in (train, test)]
-    if channels[0] != channels[1] or len(channels[0]) > 1:
-        raise ValueError(f"{name}: the training split has {channels[0]} channels and the test split {channels[1]}; "
-                         "all series need the same channels, so check that both files are of one dataset")
+    flags = dict(standardise=standardise, reindex=reindex, download=download)
+    _check_options(length, max_length, method, flags)
+    source, files, (train, y_train, test, y_test) = _obtain(name, data_dir, download)
     classes, y_train, y_test = _index_labels(y_train, y_test, reindex, name)
-    train, test, imputed = _impute_splits((train, test), name)
-    lengths, length = [len(x) for x in train + test], length or _common_length(train, max_length, name)
-    X_train, X_test = (np.stack([resample_series(x, length, method) for x in X]) for X in (train, test))
-    mean, sd = _standardiser(X_train, standardise)
-    X_train, X_test = (((X - mean)/sd).astype(np.float32) for X in (X_train, X_test))
-    settings = dict(length=length, method=method, standardise=standardise, reindex=reindex, original_lengths=[min(lengths), max(lengths)],
-                    resampled=sum(n != length for n in lengths), averaged=sum(_by_means(n, length) for n in lengths if method == "linear"),
-                    imputed=imputed, copies=dict(test=int(copies(X_test).sum()), of_training=int(copies(X_test, X_train).sum())), mean=mean.tolist(), sd=sd.tolist())
-    return Dataset(name, X_train, y_train, X_test, y_test, classes, source, {p.name: sha256(p) for p in files.values()}, settings)
+    length = int(length or _common_length(train, max_length, name))
+    _check_memory(len(train) + len(test), length, train[0].shape[1], name)
+    lengths = [len(x) for x in train + test]
+    with np.errstate(all="ignore"):  # what does not fit is refused
+        train, test, imputed = _impute_splits((train, test), name)
+        splits = [np.stack([resample_series(x, length, method) for x in X]) for X in (train, test)]
+        X_train, X_test, mean, sd = _standardise(splits, standardise, name)
+    averaged = sum(_by_means(n, length) for n in lengths if method == "linear")
+    copied = dict(test=int(copies(X_test).sum()), of_training=int(copies(X_test, X_train).sum()))
+    settings = dict(length=length, method=method, standardise=standardise, reindex=reindex,
+                    original_lengths=[min(lengths), max(lengths)],
+                    resampled=sum(n != length for n in lengths), averaged=averaged,
+                    imputed=imputed, copies=copied, mean=mean.tolist(), sd=sd.tolist())
+    checksums = {path.name: sha256(path) for path in files.values()}
+    return Dataset(name, X_train, y_train, X_test, y_test, classes, source, checksums, settings)

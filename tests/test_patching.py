@@ -307,10 +307,9 @@ def test_one_token_update_keeps_its_digits_where_one_key_has_all_the_attention()
     pairs = pd.DataFrame({"base": range(6), "source": range(6, 12)})
     pattern = model.blocks[1].attn.pattern_and_values(model.blocks[0](model.embed(torch.tensor(X))))[0]
     assert (pattern.max(-1).values > 1 - 1e-6).float().mean() > .2  # the case does occur
-    single = sweep(model, X, pairs, "head_pos", donors=("source",)).patched["source"]
-    double = sweep(model.double(), X, pairs, "head_pos", donors=("source",), path="generic").patched["source"]
-    reference = sweep(model.float(), X, pairs, "head_pos", donors=("source",), path="generic").patched["source"]
-    assert abs(single - double).max() <= 3*abs(reference - double).max() + 1e-5
+    args = dict(site="head_pos", donors=("source",))
+    single, exact = sweep(model, X, pairs, **args), sweep(copy.deepcopy(model).double(), X, pairs, path="generic", **args)
+    assert difference(single, exact) <= rounding(model, patched_runs(pairs, args), torch.as_tensor(X), None)
 
 
 def test_hugging_face_patchtst():

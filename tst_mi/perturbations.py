@@ -22,15 +22,18 @@ def _read_at(X, when):
     "Values at fractional times (N, T), linearly interpolated."
     before = np.minimum(when.astype(int), X.shape[1] - 2)[..., None]
     left, right = (np.take_along_axis(X, i, 1) for i in (before, before + 1))
-    return left + (right - left)*(when[..., None] - before)
+    share = when[..., None] - before
+    return left*(1 - share) + right*share  # exactly left or right at a whole step
 
 def _gaussian(X, strength, rng, scale): return X + strength*scale*rng.standard_normal(X.shape)
 
 def _time_warp(X, strength, rng, scale):
     n, t, _ = X.shape
     a = rng.uniform(-1, 1, (n, 1))
-    b, s = (1 - abs(a))*rng.choice([-1, 1], (n, 1)), np.linspace(0, 1, t)
-    return _read_at(X, (t - 1)*(s + strength*(a*np.sin(np.pi*s)/np.pi + b*np.sin(2*np.pi*s)/(2*np.pi))).clip(0, 1))
+    b = (1 - abs(a))*rng.choice([-1, 1], (n, 1))
+    s = np.linspace(0, 1, t)
+    moved = strength*(a*np.sin(np.pi*s)/np.pi + b*np.sin(2*np.pi*s)/(2*np.pi))
+    return _read_at(X, (np.arange(t) + (t - 1)*moved).clip(0, t - 1))
 
 def _phase_shift(X, strength, rng, scale):
     when = np.arange(X.shape[1]) + strength*rng.choice([-1, 1], (len(X), 1))

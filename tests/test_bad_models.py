@@ -205,6 +205,12 @@ LABELS = [
 def test_labels_that_are_none(y, n_classes, words): refused(lambda: fit(X, y, n_classes, **TINY), *words)
 
 
+def test_a_network_too_large_for_this_machine(monkeypatch):
+    def fails(config): raise RuntimeError("[enforce fail at alloc_cpu.cpp:127]\nDefaultCPUAllocator: can't allocate memory")
+    monkeypatch.setattr(tst_mi.model, "TimeSeriesTransformer", fails)
+    refused(lambda: fit(X, Y, 2, **TINY), "a network of this shape cannot be made on cpu", "can't allocate memory")
+
+
 def test_a_series_of_one_step(): refused(lambda: fit(X[:, :1], Y, 2, **TINY), "at least 2 time steps")
 
 
@@ -243,6 +249,10 @@ def test_series_of_another_shape_than_the_model_reads(model):
 
 @pytest.mark.parametrize("rows", [0, -1, 2.5, True, "4"])
 def test_rows_at_once(model, rows): refused(lambda: predict(model, X, rows), "batch_size", WHOLE)
+
+
+@pytest.mark.parametrize("wrong", [None, "model", nn.Linear])
+def test_what_is_no_model(wrong): refused(lambda: predict(wrong, X), "model is", "it must be a torch.nn.Module")
 
 
 def test_models_of_half_precision_and_without_values(model):

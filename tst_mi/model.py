@@ -360,6 +360,7 @@ def require_eval(
     model: nn.Module, # to check, with all its parts
 ) -> None: # raises `ValueError` if any part is in training mode
     "Refuse a model in training mode."
+    if not isinstance(model, nn.Module): raise ValueError(f"model is {_shown(model)}; it must be a torch.nn.Module")
     if any(m.training for m in model.modules()): raise ValueError("the model, or a part of it, is in training mode, where dropout makes its output random; call model.eval() first")
 
 def _rows_at_once(length): return max(4, min(256, 2**20//length**2))
@@ -437,6 +438,12 @@ def _score(record, criterion):
     return value if criterion == "loss" else -value
 
 # %% ../nbs/10_model.ipynb #a96c72e1
+def _new_network(config, device):
+    "A network with fresh weights."
+    try: return TimeSeriesTransformer(config).to(device)
+    except RuntimeError as e:
+        raise ValueError(f"a network of this shape cannot be made on {device} ({_reason(e)}); make it smaller") from e
+
 def _best_epoch(model, fit_part, val_part, optimiser, epochs, patience, batch_size, criterion, progress):
     "Train, keep the weights of the best epoch by the criterion, and return one record per epoch."
     part = "validation" if len(val_part[0]) else "training"
@@ -509,7 +516,7 @@ def _trained(X, y, n_classes, progress, seed, share, device, lr, weight_decay, *
     if device.type == "cuda": forked = [torch.empty(0, device=device).get_device()]
     with torch.random.fork_rng(forked):
         torch.manual_seed(seed)
-        model = TimeSeriesTransformer(ModelConfig(X.shape[2], X.shape[1], n_classes, **shape)).to(device)
+        model = _new_network(ModelConfig(X.shape[2], X.shape[1], n_classes, **shape), device)
         optimiser = torch.optim.RAdam(model.parameters(), lr=lr, weight_decay=weight_decay)
         X, y = torch.as_tensor(X, device=device), torch.as_tensor(y, device=device)
         parts = ((X[rows], y[rows]) for rows in (fit_rows, val_rows))

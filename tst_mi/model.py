@@ -9,7 +9,7 @@ __all__ = ['POOLINGS', 'SHIPPED', 'PREPARATION', 'Attention', 'Block', 'ModelCon
            'train_checkpoint', 'check_fits', 'check_accuracy', 'from_cache', 'model_for']
 
 # %% ../nbs/10_model.ipynb #13078460
-import copy, difflib, hashlib, inspect, json, os, warnings
+import copy, difflib, hashlib, json, os, warnings
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import partial
 from importlib.resources import files

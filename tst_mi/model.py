@@ -5,25 +5,27 @@
 # %% auto #0
 __all__ = ['POOLINGS', 'SHIPPED', 'PREPARATION', 'Attention', 'Block', 'Pooling', 'ModelConfig', 'TimeSeriesTransformer',
            'rounding', 'convert_state', 'blocks_from_stock', 'blocks_to_stock', 'EncoderClassifier', 'load_published',
-           'require_eval', 'predict', 'split_validation', 'fit', 'save_checkpoint', 'load_checkpoint',
-           'train_checkpoint', 'check_fits', 'model_for']
+           'check_device', 'require_eval', 'predict', 'split_validation', 'fit', 'save_checkpoint', 'load_checkpoint',
+           'train_checkpoint', 'check_fits', 'check_accuracy', 'from_cache', 'model_for']
 
 # %% ../nbs/10_model.ipynb #13078460
-import copy, json
+import copy, difflib, hashlib, json, os, warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors import safe_open
+from safetensors.torch import save
 from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from .artifacts import cache_dir, fingerprint, sha256, versions, whole_file
+from .artifacts import cache_dir, check_folder, fingerprint, to_plain, versions, whole_file
 from .data import Dataset, load_dataset
 
 # %% ../nbs/10_model.ipynb #fc4c51f3
@@ -128,6 +130,38 @@ def _cls_one(x, tokens, mask, positions): return torch.where((positions == 0)[:,
 POOLINGS = {"max": Pooling(_pool_max, _max_one), "mean": Pooling(_pool_mean, _mean_one),
             "cls": Pooling(_pool_cls, _cls_one)}  # name -> `Pooling`, or a function like its `whole`
 
+# %% ../nbs/10_model.ipynb #b7d20e95
+def _shown(value):
+    "A value in one short line, for a message."
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 90 else text[:87] + "..."
+
+def _reason(error):
+    "What an exception says, in one short line."
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= 250 else text[:247] + "..."
+
+def _whole(name, value, least=1, most=2**31 - 1):
+    "A whole number in a range, as an int."
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    wanted = f"at least {least}" if not whole or value < least else f"at most {most}"
+    if whole and least <= value <= most: return int(value)
+    raise ValueError(f"{name} is {_shown(value)}; it must be a whole number of {wanted}")
+
+def _number(name, value, within, meaning):
+    "A real number that `within` accepts, as a float."
+    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not real or not within(value): raise ValueError(f"{name} is {_shown(value)}; it must be {meaning}")
+    return float(value)
+
+_below_one = partial(_number, within=lambda v: 0 <= v < 1, meaning="a number from 0 to below 1")
+
+def _choice(name, value, choices):
+    "One of a few values, type included: 1 is not True."
+    for choice in choices:
+        if isinstance(value, type(choice)) and value == choice: return choice
+    raise ValueError(f"{name} is {_shown(value)}; it must be one of {list(choices)}")
+
 # %% ../nbs/10_model.ipynb #e8e2d91f
 @dataclass(frozen=True)
 class ModelConfig:
@@ -144,8 +178,17 @@ class ModelConfig:
     activation: str = "relu" # of the feed-forward part; or 'gelu'
     pooling: str = "max" # over time: 'max', 'mean', or 'cls' (a learned first token)
     def __post_init__(self):
+        checked = {}
+        for name in ("n_channels", "length", "n_classes", "d_model", "n_heads", "n_layers", "d_ff"):
+            checked[name] = _whole(name, getattr(self, name), most=10**6)
+        checked["dropout"] = _below_one("dropout", self.dropout)
+        checked["norm_first"] = _choice("norm_first", self.norm_first, (True, False))
+        checked["activation"] = _choice("activation", self.activation, ("relu", "gelu"))
+        checked["pooling"] = _choice("pooling", self.pooling, tuple(POOLINGS))
+        for name, value in checked.items(): object.__setattr__(self, name, value)  # plain values
         if self.d_model % 4: raise ValueError(f"d_model is {self.d_model}; the embedding needs a multiple of 4")
-        if self.pooling not in POOLINGS: raise ValueError(f"pooling is {self.pooling!r}; it must be one of {list(POOLINGS)}")
+        if self.d_model % self.n_heads:
+            raise ValueError(f"n_heads is {self.n_heads}, which does not divide d_model = {self.d_model}")
 
 # %% ../nbs/10_model.ipynb #d8e9875b
 class TimeSeriesTransformer(nn.Module):
@@ -281,25 +324,113 @@ class EncoderClassifier(nn.Module):
         for block in self.blocks: x = block(x, mask_BT)
         return self.readout(x, mask_BT)
 
+# %% ../nbs/10_model.ipynb #92fd47c3
+def _existing_file(name, path, missing):
+    "A path that the user names, if a regular file is there."
+    try: path = Path(path)
+    except TypeError as e: raise ValueError(f"{name} is {_shown(path)}; it must be the path of a file") from e
+    if path == Path(): raise ValueError(f"{name} is empty; it must be the path of a file")
+    if path.is_dir(): raise ValueError(f"{path} is a folder; {missing}")
+    if path.is_file(): return path
+    if path.exists(): raise ValueError(f"{path} is no regular file; {missing}")
+    raise ValueError(f"no {name} at {path}: there is no such file; {missing}")
+
+def _check_tensors(config, tensors):
+    "Refuse tensors that are not all, and only, those of a network of this shape."
+    if config.n_layers > len(tensors):
+        raise ValueError(f"{len(tensors)} tensors cannot make {config.n_layers} layers")
+    with torch.device("meta"): wanted = TimeSeriesTransformer(config).state_dict()
+    missing = sorted(wanted.keys() - tensors.keys())
+    if missing: raise ValueError(f"{len(missing)} tensors are missing, such as {missing[0]!r}")
+    extra = sorted(tensors.keys() - wanted.keys(), key=str)
+    if extra: raise ValueError(f"{len(extra)} tensors are not the network's, such as {_shown(extra[0])}")
+    for name, like in wanted.items():
+        found = tensors[name]
+        if not isinstance(found, torch.Tensor): raise ValueError(f"{name!r} is no tensor: {_shown(found)}")
+        if (found.shape, found.dtype) != (like.shape, like.dtype):
+            raise ValueError(f"tensor {name!r} is {found.dtype} of shape {tuple(found.shape)}; "
+                             f"this network has {like.dtype} of shape {tuple(like.shape)}")
+        if found.is_meta: raise ValueError(f"tensor {name!r} is on device 'meta' and has no values")
+        if not torch.isfinite(found).all(): raise ValueError(f"tensor {name!r} holds NaN or infinite values")
+
 # %% ../nbs/10_model.ipynb #c6d4bac5
+def _published_shape(state, n_heads):
+    "The shape of the published study's network, from its weights."
+    _, length, d_model = state["positions"].shape
+    n_classes, _ = state["classifier.weight"].shape
+    _, n_channels, _ = state["convs.0.weight"].shape
+    d_ff, _ = state["blocks.0.linear1.weight"].shape
+    n_layers = sum(name.endswith("attn.in_proj.weight") for name in state)
+    return ModelConfig(n_channels, length, n_classes, d_model, n_heads, n_layers, d_ff)
+
 def load_published(
     path: str | Path, # a `.pth` file of the published study
     n_heads: int = 8, # the one size that the weights do not show
 ) -> TimeSeriesTransformer: # in eval mode
     "Load the published study's weights; nothing is unpickled but tensors."
-    state = convert_state(torch.load(path, weights_only=True, map_location="cpu"))
-    (_, length, d_model), n_layers = state["positions"].shape, sum(k.endswith("attn.in_proj.weight") for k in state)
-    config = ModelConfig(state["convs.0.weight"].shape[1], length, len(state["classifier.weight"]), d_model, n_heads,
-                         n_layers, len(state["blocks.0.linear1.weight"]))
+    n_heads = _whole("n_heads", n_heads)
+    path = _existing_file("file", path, "load_published reads a .pth file of the published study")
+    try: state = convert_state(torch.load(path, weights_only=True, map_location="cpu"))
+    except Exception as e: raise ValueError(f"{path} is no PyTorch file of tensors ({_reason(e)})") from e
+    try:
+        config = _published_shape(state, n_heads)
+        _check_tensors(config, state)
+    except (KeyError, AttributeError, TypeError, ValueError) as e:
+        raise ValueError(f"{path} does not hold the published study's network ({_reason(e)}); "
+                         f"check the file, and n_heads = {n_heads}") from e
     model = TimeSeriesTransformer(config)
     model.load_state_dict(state)
     return model.eval()
+
+# %% ../nbs/10_model.ipynb #6a1f83d2
+def check_device(
+    device: str | torch.device, # such as 'cpu', 'cuda' or 'cuda:1'
+    name: str = "device", # what it is, for the message
+) -> torch.device: # the same; raises `ValueError` if nothing can be computed there
+    "Refuse a device that this machine does not have."
+    try:
+        if not isinstance(device, (str, torch.device)): raise TypeError("not a name")
+        found = torch.device(device)
+        usable = found.type != "meta" and torch.ones(1, device=found).item() == 1
+    except Exception: usable = False  # each kind of device fails with another class of error
+    if usable: return found
+    here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available(): here.append("mps")
+    raise ValueError(f"{name} is {_shown(str(device))}, on which nothing can be computed here; "
+                     f"this machine has {', '.join(here)}")
+
+# %% ../nbs/10_model.ipynb #d4467f9e
+def _array(name, values, kinds, meaning):
+    "Values as an array of some kinds of numbers; a masked one is refused, since its mask would be lost."
+    parts = values if isinstance(values, (list, tuple)) else ()
+    if any(isinstance(part, np.ma.MaskedArray) for part in (values, *parts)):
+        raise ValueError(f"{name} is a masked array, whose mask would be lost; "
+                         "fill in what is masked, then pass a plain array")
+    try: array = np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
+    except Exception as e: raise ValueError(f"{name} cannot be read as an array ({_reason(e)})") from e
+    if array.dtype.kind not in kinds:
+        raise ValueError(f"{name} holds values of type {array.dtype}; it must hold {meaning}")
+    return array
+
+def _series(X, dtype=np.float32):
+    "Series as an array `(N, T, C)` of finite numbers."
+    X = _array("X", X, "biuf", "numbers")
+    if X.ndim != 3 or 0 in X.shape:
+        raise ValueError(f"X has shape {X.shape}; it must be (series, time steps, channels), each at least 1 "
+                         "(of one channel: X[:, :, None])")
+    with np.errstate(over="ignore"): X = np.ascontiguousarray(X, dtype)
+    broken = np.flatnonzero(~np.isfinite(X).all((1, 2)))
+    if len(broken):
+        raise ValueError(f"X holds values that are missing or not finite (as {X.dtype}) in {len(broken)} of "
+                         f"{len(X)} series, first in series {broken[0]}; fill them in or leave them out")
+    return X
 
 # %% ../nbs/10_model.ipynb #5a3a2515
 def require_eval(
     model: nn.Module, # to check, with all its parts
 ) -> None: # raises `ValueError` if any part is in training mode
     "Refuse a model in training mode."
+    if not isinstance(model, nn.Module): raise ValueError(f"model is {_shown(model)}; it must be a torch.nn.Module")
     if any(m.training for m in model.modules()): raise ValueError("the model, or a part of it, is in training mode, where dropout makes its output random; call model.eval() first")
 
 def _rows_at_once(length): return max(4, min(256, 2**20//length**2))
@@ -307,28 +438,52 @@ def _rows_at_once(length): return max(4, min(256, 2**20//length**2))
 @torch.no_grad()
 def predict(
     model: nn.Module, # a classifier of series (B, T, C); must be in eval mode
-    X: np.ndarray, # (N, T, C)
+    X: np.ndarray, # (N, T, C) finite numbers
     batch_size: int | None = None, # rows per forward pass; None: up to 256, fewer for series of more than 64 steps
-) -> np.ndarray: # (N, K) logits, float32
+) -> np.ndarray: # (N, K) logits, float32 (float64 if the model is)
     "Logits of many series, in batches, on the model's own device."
     require_eval(model)
-    p, batch_size = next(model.parameters()), batch_size or _rows_at_once(X.shape[1])
-    return np.concatenate([model(torch.as_tensor(X[i:i + batch_size]).to(p)).cpu().numpy() for i in range(0, len(X), batch_size)])
+    like = next(model.parameters(), torch.zeros(0))
+    for device in {p.device for p in model.parameters()}: check_device(device, "the model's device")
+    double = like.dtype == torch.float64
+    X = _series(X, np.float64 if double else np.float32)
+    config = getattr(model, "config", None)
+    if isinstance(config, ModelConfig) and X.shape[1:] != (config.length, config.n_channels):
+        raise ValueError(f"X has {X.shape[1]} time steps x {X.shape[2]} channels, "
+                         f"but the model reads {config.length} x {config.n_channels}")
+    rows = _rows_at_once(X.shape[1]) if batch_size is None else _whole("batch_size", batch_size)
+    logits = [model(torch.as_tensor(X[i:i + rows]).to(like)).cpu() for i in range(0, len(X), rows)]
+    return torch.cat(logits).to(torch.float64 if double else torch.float32).numpy()
 
 # %% ../nbs/10_model.ipynb #f3a36469
+def _labels(y):
+    "Labels as an array `(N,)` of class indices."
+    y = _array("y", y, "iu", "class indices, which are whole numbers")
+    if y.ndim != 1 or not len(y):
+        raise ValueError(f"y has shape {y.shape}; it must be one class index for each series")
+    return y.astype(np.int64)
+
+_check_seed = partial(_whole, least=0, most=2**32 - 1)
+
 def split_validation(
     y: np.ndarray, # (N,) class indices
-    share: float = .2, # of the instances go to validation
+    share: float = .2, # of the instances go to validation; 0: none
     seed: int = 0, # of the split
 ) -> tuple[np.ndarray, np.ndarray]: # indices for training and for validation
     "Split instances so that each class has its share in both parts; the only instance of a class is for training."
+    y, share, seed = _labels(y), _below_one("share", share), _check_seed("seed", seed)
+    everything = np.arange(len(y))
+    if share == 0: return everything, everything[:0]
     classes, counts = np.unique(y, return_counts=True)
-    if not 0 < share < 1: raise ValueError(f"the validation share is {share}; it must lie between 0 and 1")
-    rows, several = np.flatnonzero(np.isin(y, classes[counts > 1])), int((counts > 1).sum())
-    if not several: raise ValueError(f"each of the {len(classes)} classes has one training instance, so none is left for validation; at least one class needs two")
+    rows = np.flatnonzero(np.isin(y, classes[counts > 1]))
+    several = int((counts > 1).sum())
+    if not several:
+        raise ValueError(f"each of the {len(classes)} classes has one training instance, so none is left for "
+                         "validation; train without a validation part: share=0, in the shell "
+                         "`tst_mi train NAME --share 0`")
     held = min(max(round(share*len(rows)), several), len(rows) - several)
     _, val = train_test_split(rows, test_size=held, stratify=y[rows], random_state=seed)
-    return np.setdiff1d(np.arange(len(y)), val), np.sort(val)
+    return np.setdiff1d(everything, val), np.sort(val)
 
 # %% ../nbs/10_model.ipynb #362f04bf
 def _epoch(model, X, y, optimiser, batch_size):
@@ -340,33 +495,109 @@ def _epoch(model, X, y, optimiser, batch_size):
         optimiser.step()
 
 @torch.no_grad()
-def _evaluate(model, X, y):
-    "Mean cross-entropy and accuracy in eval mode."
+def _evaluate(model, X, y, part):
+    "Mean cross-entropy and accuracy in eval mode, named by the part of the data that they are of."
     model.eval()
     logits = torch.cat([model(x) for x in X.split(_rows_at_once(X.shape[1]))])
-    return F.cross_entropy(logits, y).item(), (logits.argmax(1) == y).float().mean().item()
+    accuracy = (logits.argmax(1) == y).float().mean().item()
+    return {f"{part}_loss": F.cross_entropy(logits, y).item(), f"{part}_accuracy": accuracy}
+
+def _score(record, criterion):
+    "What the best epoch has least of: the loss, or minus the accuracy, of the part that judges."
+    value = next(v for k, v in record.items() if k.endswith(criterion))
+    return value if criterion == "loss" else -value
+
+# %% ../nbs/10_model.ipynb #a96c72e1
+def _new_network(config, device):
+    "A network with fresh weights."
+    try: return TimeSeriesTransformer(config).to(device)
+    except RuntimeError as e:
+        raise ValueError(f"a network of this shape cannot be made on {device} ({_reason(e)}); make it smaller") from e
 
 def _best_epoch(model, fit_part, val_part, optimiser, epochs, patience, batch_size, criterion, progress):
     "Train, keep the weights of the best epoch by the criterion, and return one record per epoch."
+    part = "validation" if len(val_part[0]) else "training"
+    judge = val_part if part == "validation" else fit_part
     history, best = [], (np.inf, 0, None)
     bar = tqdm(range(epochs), desc="training", disable=not progress, leave=False)
     for epoch in bar:
         _epoch(model, *fit_part, optimiser, batch_size)
-        loss, accuracy = _evaluate(model, *val_part)
-        if not np.isfinite(loss): raise ValueError(f"the validation loss is {loss} in epoch {epoch}; lower the learning rate or check the data")
-        history.append(dict(epoch=epoch, validation_loss=loss, validation_accuracy=accuracy))
+        record = dict(epoch=epoch, **_evaluate(model, *judge, part))
+        loss, accuracy = record[f"{part}_loss"], record[f"{part}_accuracy"]
+        if not np.isfinite(loss):
+            raise ValueError(f"the {part} loss is {loss} in epoch {epoch}; "
+                             "lower the learning rate or check the data")
+        history.append(record)
         bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}")
-        score = loss if criterion == "loss" else -accuracy
+        score = _score(record, criterion)
         if score < best[0]: best = score, epoch, copy.deepcopy(model.state_dict())
         elif patience is not None and epoch - best[1] >= patience: break
     model.load_state_dict(best[2])
     return history
 
+# %% ../nbs/10_model.ipynb #1d7f20b9
+_TRAINING = {  # setting of `fit` -> its check, which returns a plain value
+    "seed": _check_seed, "epochs": _whole, "batch_size": _whole, "share": _below_one,
+    "patience": lambda name, v: v if v is None else _whole(name, v),
+    "criterion": partial(_choice, choices=("loss", "accuracy")),
+    "lr": partial(_number, within=lambda v: 0 < v < np.inf, meaning="a number above 0"),
+    "weight_decay": partial(_number, within=lambda v: 0 <= v < np.inf, meaning="a number of at least 0"),
+    "device": lambda name, v: str(check_device(v, name)),
+}
+_SHAPE = tuple(f.name for f in fields(ModelConfig) if f.default is not MISSING)  # what the data do not fix
+
+def _check_names(of, names, known):
+    "Refuse a setting that is not known."
+    unknown = [name for name in names if name not in known]
+    if not unknown: return
+    close = [f" (did you mean {c!r}?)" for c in difflib.get_close_matches(unknown[0], known, 1)]
+    raise ValueError(f"{of} has no setting {unknown[0]!r}{''.join(close)}; it has {', '.join(known)}")
+
+def _check_settings(of, settings):
+    "Settings of a training and of the network's shape, as plain values."
+    _check_names(of, settings, (*_TRAINING, *_SHAPE))
+    shape = ModelConfig(1, 1, 2, **{k: v for k, v in settings.items() if k in _SHAPE})
+    plain = {k: _TRAINING[k](k, v) if k in _TRAINING else getattr(shape, k) for k, v in settings.items()}
+    if plain.get("share") == 0 and plain.get("criterion") == "accuracy":
+        raise ValueError("criterion is 'accuracy', that of the validation part, and share = 0 leaves none; "
+                         "leave criterion out")
+    return plain
+
+# %% ../nbs/10_model.ipynb #2f6e94ad
+def _check_data(X, y, n_classes):
+    "Series and labels that a network with so many outputs can be trained on."
+    X, y = _series(X), _labels(y)
+    if X.shape[1] < 2: raise ValueError(f"X has shape {X.shape}; a series needs at least 2 time steps")
+    if len(y) != len(X):
+        raise ValueError(f"X holds {len(X)} series and y {len(y)} labels; each series needs one label")
+    outside = y[(y < 0) | (y >= n_classes)]
+    if len(outside):
+        raise ValueError(f"y holds class {outside[0]}, but n_classes is {n_classes}, so classes are "
+                         f"0 to {n_classes - 1}; number them from 0, or raise n_classes")
+    if (y == y[0]).all():
+        raise ValueError(f"all {len(y)} series are of class {y[0]}; a classifier needs at least two classes")
+    return X, y
+
+def _trained(X, y, n_classes, progress, seed, share, device, lr, weight_decay, **told):
+    "The training itself, with everything checked."
+    shape = {name: told.pop(name) for name in _SHAPE if name in told}
+    fit_rows, val_rows = split_validation(y, share, seed)
+    device, forked = torch.device(device), []
+    if device.type == "cuda": forked = [torch.empty(0, device=device).get_device()]
+    with torch.random.fork_rng(forked):
+        torch.manual_seed(seed)
+        model = _new_network(ModelConfig(X.shape[2], X.shape[1], n_classes, **shape), device)
+        optimiser = torch.optim.RAdam(model.parameters(), lr=lr, weight_decay=weight_decay)
+        X, y = torch.as_tensor(X, device=device), torch.as_tensor(y, device=device)
+        parts = ((X[rows], y[rows]) for rows in (fit_rows, val_rows))
+        history = _best_epoch(model, *parts, optimiser, progress=progress, **told)
+    return model.eval(), history
+
 # %% ../nbs/10_model.ipynb #1007bada
 def fit(
-    X: np.ndarray, # (N, T, C) training series
-    y: np.ndarray, # (N,) class indices
-    n_classes: int, # outputs of the model
+    X: np.ndarray, # (N, T, C) training series: finite numbers
+    y: np.ndarray, # (N,) class indices, of at least two classes
+    n_classes: int, # outputs of the model; at least the largest class index + 1
     seed: int = 0, # fixes weights, split, order and dropout
     epochs: int = 100, # at most
     patience: int | None = None, # stop after this many epochs without a better one; None never stops early
@@ -374,51 +605,106 @@ def fit(
     lr: float = 1e-3, # of RAdam
     weight_decay: float = 1e-4, # of RAdam
     batch_size: int = 32, # series per step
-    share: float = .2, # of the training split kept for validation
+    share: float = .2, # of the training split kept for validation; 0: none, and the training loss decides
     device: str = "cpu", # where to train
     progress: bool = True, # show a bar
     **shape, # further fields of `ModelConfig`, such as n_layers=2
 ) -> tuple[TimeSeriesTransformer, list[dict]]: # the best epoch's model in eval mode, and one record per epoch
     "Train a `TimeSeriesTransformer`; deterministic for a seed on one CPU."
-    if criterion not in ("loss", "accuracy"): raise ValueError(f"criterion is {criterion!r}; it must be 'loss' or 'accuracy'")
-    fit_rows, val_rows = split_validation(y, share, seed)
-    devices = [torch.device(device).index or 0] if "cuda" in str(device) else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        model = TimeSeriesTransformer(ModelConfig(X.shape[2], X.shape[1], n_classes, **shape)).to(device)
-        optimiser = torch.optim.RAdam(model.parameters(), lr=lr, weight_decay=weight_decay)
-        X, y = torch.as_tensor(X, device=device), torch.as_tensor(y, device=device)
-        parts = ((X[rows], y[rows]) for rows in (fit_rows, val_rows))
-        history = _best_epoch(model, *parts, optimiser, epochs, patience, batch_size, criterion, progress)
-    return model.eval(), history
+    told = _check_settings("fit", dict(
+        seed=seed, epochs=epochs, patience=patience, criterion=criterion, lr=lr, weight_decay=weight_decay,
+        batch_size=batch_size, share=share, device=device, **shape))
+    n_classes = _whole("n_classes", n_classes)
+    X, y = _check_data(X, y, n_classes)
+    return _trained(X, y, n_classes, progress, **told)
+
+# %% ../nbs/10_model.ipynb #de5a7b14
+_ENTRY = "tst_mi"  # of a file's metadata: the description
+_CHECKPOINT = ("a checkpoint is one .safetensors file written by save_checkpoint "
+               "(a PyTorch .pth file of the published study is read by load_published)")
+
+def _checksum(description, tensors):
+    "SHA-256 of a description, and of each tensor's name, type, shape and bytes."
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+def _described(text, tensors):
+    "What a checkpoint says of itself, if it says it of these tensors."
+    if text is None: raise ValueError(f"it has no description; {_CHECKPOINT}")
+    try: info = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f"its description is not JSON: {_reason(e)}") from e
+    if not isinstance(info, dict): raise ValueError(f"its description is {_shown(info)}, not a JSON object")
+    rest = {name: value for name, value in info.items() if name != "sha256"}
+    if info.get("sha256") != _checksum(rest, tensors):
+        raise ValueError("its checksum differs: description or weights were changed after they were saved")
+    config, known = info.get("config"), [f.name for f in fields(ModelConfig)]
+    if not isinstance(config, dict) or sorted(config) != sorted(known):
+        raise ValueError(f"its config is {_shown(config)}; it must have the fields {', '.join(known)}")
+    return info
+
+# %% ../nbs/10_model.ipynb #30e7a6bd
+def _new_checkpoint(path):
+    "A path that a checkpoint can be written to."
+    try: path = Path(path)
+    except TypeError as e: raise ValueError(f"path is {_shown(path)}; it must be the path of a file") from e
+    if path.suffix != ".safetensors":
+        raise ValueError(f"path is {str(path)!r}; a checkpoint's name ends in .safetensors")
+    if path.is_dir(): raise ValueError(f"{path} is a folder; name another file for the checkpoint")
+    folder = check_folder(path.parent)
+    there = next(p for p in (folder, *folder.parents) if p.exists())
+    if not os.access(there, os.W_OK):
+        raise OSError(f"no checkpoint can be written to {path}: {there} is write-protected")
+    return path
+
+def _recorded(config, info):
+    "The description of a network, as JSON will give it back."
+    taken = [name for name in ("config", "sha256") if name in info]
+    if taken: raise ValueError(f"{taken[0]!r} is recorded by save_checkpoint itself; leave it out")
+    try: return json.loads(json.dumps(to_plain({"config": asdict(config), **info})))
+    except (TypeError, ValueError, RecursionError) as e:
+        raise ValueError(f"a description is made of numbers, texts, lists and dicts ({_reason(e)})") from e
 
 # %% ../nbs/10_model.ipynb #a7774ca3
 def save_checkpoint(
     model: TimeSeriesTransformer, # to save
-    path: str | Path, # ends in .safetensors; the .json goes beside it
-    **info, # recorded in the .json: dataset settings, training settings, accuracy
-) -> Path: # the weights file
-    "Save weights and their description."
-    path = Path(path)
-    with whole_file(path) as p: p.write_bytes(save({k: v.contiguous() for k, v in model.state_dict().items()}))
-    with whole_file(path.with_suffix(".json")) as p:
-        p.write_text(json.dumps({"config": asdict(model.config), "weights_sha256": sha256(path), **info}, indent=1) + "\n")
+    path: str | Path, # ends in .safetensors
+    **info, # recorded in the file's header: dataset settings, training settings, accuracy
+) -> Path: # the file
+    "Save weights and their description in one file."
+    path = _new_checkpoint(path)
+    config = getattr(model, "config", None)
+    if not isinstance(config, ModelConfig):
+        raise ValueError(f"a {type(model).__name__} is no TimeSeriesTransformer and cannot be saved")
+    description = _recorded(config, info)
+    try: _check_tensors(config, model.state_dict())
+    except ValueError as e: raise ValueError(f"the model cannot be saved: {e}") from e
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    text = json.dumps({"sha256": _checksum(description, tensors), **description})
+    with whole_file(path) as p: p.write_bytes(save(tensors, metadata={_ENTRY: text}))
     return path
 
+# %% ../nbs/10_model.ipynb #61f9a3b5
 def load_checkpoint(
     path: str | Path, # the .safetensors file
 ) -> tuple[TimeSeriesTransformer, dict]: # the model in eval mode, and its description
-    "Load a checkpoint; raise `ValueError` if its two files do not belong together."
-    path = Path(path)
-    for p in (path, path.with_suffix(".json")):
-        if not p.exists(): raise ValueError(f"no checkpoint at {path}: {p.name} is missing (a checkpoint is a .safetensors file with a .json beside it)")
+    "Load a checkpoint; raise `ValueError` if it is damaged, changed, or another kind of file."
+    path = _existing_file("checkpoint", path, _CHECKPOINT)
     try:
-        info = json.loads(path.with_suffix(".json").read_text())
-        model = TimeSeriesTransformer(ModelConfig(**info["config"]))
-    except (ValueError, TypeError, KeyError) as e:
-        raise ValueError(f"{path.with_suffix('.json')} is damaged or not a checkpoint's description ({type(e).__name__}: {e}); restore the pair or train again") from e
-    if info.get("weights_sha256") != sha256(path): raise ValueError(f"{path} is not the file that its .json describes (checksum differs); restore the pair or train again")
-    model.load_state_dict(load_file(path))
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            info = _described((file.metadata() or {}).get(_ENTRY), tensors)
+        config = ModelConfig(**info["config"])
+        _check_tensors(config, tensors)
+    except OSError as e: raise OSError(f"{path} cannot be read ({_reason(e)})") from e
+    except ValueError as e: raise ValueError(f"{path} is damaged or not a checkpoint: {e}") from e
+    except Exception as e:
+        raise ValueError(f"{path} is damaged or not a .safetensors file ({_reason(e)}); {_CHECKPOINT}") from e
+    model = TimeSeriesTransformer(config)
+    model.load_state_dict(tensors)
     return model.eval(), info
 
 # %% ../nbs/10_model.ipynb #6d33f825
@@ -430,14 +716,20 @@ def train_checkpoint(
     **settings, # of `fit`: epochs, patience, d_model, ...
 ) -> tuple[TimeSeriesTransformer, dict]: # the model, and its description
     "Train on a dataset and save the best epoch with its test accuracy."
+    path = _new_checkpoint(path)
+    settings = _check_settings("train_checkpoint", {"seed": seed, **settings})
+    seed = settings.pop("seed")
     model, history = fit(data.X_train, data.y_train, len(data.classes), seed=seed, progress=progress, **settings)
-    best = min(history, key=lambda h: -h["validation_accuracy"] if settings.get("criterion") == "accuracy" else h["validation_loss"])
+    model.cpu()
+    best = min(history, key=partial(_score, criterion=settings.get("criterion", "loss")))
     accuracy = float((predict(model, data.X_test).argmax(1) == data.y_test).mean())
-    command = ", ".join([f"load_dataset({data.name!r}, length={data.settings['length']}, method={data.settings['method']!r}, "
-                         f"standardise={data.settings['standardise']}, reindex={data.settings['reindex']})", f"path, seed={seed}",
-                         *(f"{k}={v!r}" for k, v in settings.items())])
-    save_checkpoint(model, path, dataset=data.name, test_accuracy=accuracy, best=best, epochs=len(history), seed=seed, training=settings,
-                    command=f"train_checkpoint({command})", checksums=data.checksums, data_settings=data.settings, versions=versions())
+    prepared = ("length", "method", "standardise", "reindex")
+    loading = ", ".join(f"{name}={data.settings[name]!r}" for name in prepared)
+    training = ", ".join(f"{name}={value!r}" for name, value in {"seed": seed, **settings}.items())
+    command = f"train_checkpoint(load_dataset({data.name!r}, {loading}), path, {training})"
+    save_checkpoint(model, path, dataset=data.name, test_accuracy=accuracy, best=best, epochs=len(history),
+                    seed=seed, training=settings, command=command, checksums=data.checksums,
+                    data_settings=data.settings, versions=versions())
     return load_checkpoint(path)
 
 # %% ../nbs/10_model.ipynb #5fc6ebd9
@@ -454,6 +746,29 @@ def check_fits(
         raise ValueError(f"the checkpoint, trained on {trained_on}, reads {c.length} steps x {c.n_channels} channels and has {c.n_classes} outputs, but {data.name} gives {length} steps x "
                          f"{channels} channels and {n} classes; use a checkpoint trained on {data.name}, or load the dataset with the checkpoint's length")
 
+# %% ../nbs/10_model.ipynb #b52ac9e7
+def check_accuracy(
+    model: TimeSeriesTransformer, # to check, in eval mode
+    data: Dataset, # whose test split was used when the model was saved
+    recorded: float, # the test accuracy found then
+) -> float: # the accuracy found now; raises `ValueError` if rounding does not explain how it differs
+    "A checkpoint must classify the test split as it did when it was saved."
+    recorded = _number("test_accuracy", recorded, lambda v: 0 <= v <= 1, "a number from 0 to 1")
+    logits = predict(model, data.X_test)
+    if not np.isfinite(logits).all(): raise ValueError("the network's logits are not finite; train again")
+    n = len(logits)
+    found = int((logits.argmax(1) == data.y_test).sum())
+    before = round(recorded*n)
+    largest = np.sort(logits, axis=1)[:, -2:]
+    allowed = 2*rounding(model, lambda model, x: model(x), torch.as_tensor(data.X_test[::-(-n//200)]).to(next(model.parameters())))
+    close = int((largest[:, 1] - largest[:, 0] <= allowed).sum())
+    if abs(found - before) > close:
+        raise ValueError(
+            f"the recorded test accuracy is {recorded:.4f} ({before} of {n} series), but on the very same files "
+            f"the network has {found/n:.4f} ({found} of {n}), and rounding explains at most {close}; this is not "
+            "the network that was tested, or its data are now prepared in another way: train again")
+    return found/n
+
 # %% ../nbs/10_model.ipynb #a119317c
 def _cached(data, seed, settings):
     "Where the model trained on this data, in this way, is kept."
@@ -461,9 +776,67 @@ def _cached(data, seed, settings):
     used = {k: v for k, v in versions().items() if k in ("tst_mi", "torch")}
     return cache_dir("models")/f"{data.name}-{fingerprint(data.X_train, data.y_train, data.checksums, data.settings, asdict(shape), settings, seed, used)}.safetensors"
 
-# %% ../nbs/10_model.ipynb #97e0dc96
+def from_cache(
+    path: str | Path, # where a checkpoint may be kept
+    check=None, # called with the model and its description; raises `ValueError` if they are not wanted
+) -> tuple[TimeSeriesTransformer, dict] | None: # as `load_checkpoint`; None if there is none of use
+    "Load a kept checkpoint; one that is of no use is renamed to <name>.damaged-<n>, with a warning."
+    path = Path(path)
+    if not os.path.lexists(path): return None
+    try:
+        model, info = load_checkpoint(path)
+        if check is not None: check(model, info)
+        return model, info
+    except ValueError as e: problem = e
+    number = 1
+    while os.path.lexists(aside := path.with_name(f"{path.name}.damaged-{number}")): number += 1
+    os.rename(path, aside)
+    warnings.warn(f"a kept checkpoint is of no use and another takes its place; it is at {aside} ({problem})",
+                  stacklevel=2)
+    return None
+
+# %% ../nbs/10_model.ipynb #9ce41a75
+def _same_files(model, info, data):
+    "Was a checkpoint trained on these very files? Refuse one that does not fit them, or not any more."
+    check_fits(model, data, info.get("dataset", "other data"))
+    same = info.get("checksums") == data.checksums
+    if same and info.get("test_accuracy") is not None: check_accuracy(model, data, info["test_accuracy"])
+    return same
+
+def _kept_or_trained(data, seed, progress, settings):
+    "The model trained on this data, in this way, and where it is kept."
+    path = _cached(data, seed, settings)
+    wanted = dict(seed=seed, training=settings, checksums=data.checksums, data_settings=data.settings)
+    def check(model, info):
+        for name, value in to_plain(wanted).items():
+            found = info.get(name)
+            if found != value: raise ValueError(f"its {name} is {_shown(found)}, not {_shown(value)}")
+        _same_files(model, info, data)
+    found = from_cache(path, check)
+    if found is None: found = train_checkpoint(data, path, seed, progress, **settings)
+    return path, *found
+
+# %% ../nbs/10_model.ipynb #15d9b04e
 PREPARATION = ("length", "method", "standardise", "reindex", "max_length")  # settings of `load_dataset` that `model_for` takes
 
+def _named_checkpoint(name, checkpoint, told):
+    "The checkpoint that is to be used as it is: the user's, or the one that ships; else None."
+    shipped = SHIPPED/f"{name}.safetensors"
+    if checkpoint is None and shipped.exists() and not told: return shipped
+    if checkpoint is None: return None
+    if told:
+        raise ValueError(f"the checkpoint {checkpoint} says itself how its data are prepared, and is not "
+                         f"trained again; leave out {told}, or the checkpoint")
+    return _existing_file("checkpoint", checkpoint, _CHECKPOINT)
+
+def _preparation(path, info):
+    "How a checkpoint's data were prepared."
+    recorded = info.get("data_settings", {})
+    if not isinstance(recorded, dict):
+        raise ValueError(f"{path}: its data_settings are {_shown(recorded)}, not a record")
+    return {name: recorded[name] for name in PREPARATION if recorded.get(name) is not None}
+
+# %% ../nbs/10_model.ipynb #97e0dc96
 def model_for(
     name: str, # dataset
     checkpoint: str | Path | None = None, # a .safetensors file; None takes the shipped one, a cached one, or trains
@@ -473,18 +846,20 @@ def model_for(
     **settings, # of the data (`PREPARATION`) or of a training (epochs, patience, d_model, ...); if there are any, the shipped checkpoint is not used
 ) -> tuple[TimeSeriesTransformer, Dataset, dict]: # model in eval mode, data prepared as it wants them, the checkpoint's description, with `same_data`: were these very files trained on?
     "A trained model and its data, training only if there is no checkpoint."
-    if checkpoint and settings: raise ValueError(f"the checkpoint {checkpoint} says itself how its data are prepared, and is not trained again; leave out {list(settings)}, or the checkpoint")
-    shipped = SHIPPED/f"{name}.safetensors"
-    path = Path(checkpoint) if checkpoint else shipped if shipped.exists() and not (seed or settings) else None
-    if path:
-        model, info = load_checkpoint(path)
-        wanted = {k: v for k in PREPARATION if (v := info.get("data_settings", {}).get(k)) is not None}
-        data = load_dataset(name, data_dir=data_dir, **wanted)
+    _check_names("model_for", settings, (*PREPARATION, *_TRAINING, *_SHAPE))
+    prepared = {k: v for k, v in settings.items() if k in PREPARATION}
+    training = {k: v for k, v in settings.items() if k not in PREPARATION}
+    training = _check_settings("model_for", {"seed": seed, "epochs": 100, "patience": 30, **training})
+    seed = training.pop("seed")
+    path = _named_checkpoint(name, checkpoint, [*settings, *["seed"]*bool(seed)])
+    if path is None:
+        data = load_dataset(name, data_dir=data_dir, **prepared)
+        path, model, info = _kept_or_trained(data, seed, progress, training)
+        same_data = True
     else:
-        data = load_dataset(name, data_dir=data_dir, **{k: settings.pop(k) for k in PREPARATION if k in settings})
-        settings = {"epochs": 100, "patience": 30, **settings}
-        path = _cached(data, seed, settings)
-        if not (path.exists() and path.with_suffix(".json").exists()): train_checkpoint(data, path, seed, progress, **settings)
         model, info = load_checkpoint(path)
-    check_fits(model, data, info.get("dataset", "other data"))
-    return model, data, {"path": path.name, "same_data": info.get("checksums") == data.checksums, **info}
+        data = load_dataset(name, data_dir=data_dir, **_preparation(path, info))
+        try: same_data = _same_files(model, info, data)
+        except ValueError as e: raise ValueError(f"{path}: {e}") from e
+    about = {"path": path.name, "same_data": same_data}
+    return model, data, {**about, **info, **about}

@@ -131,6 +131,7 @@ def role_text(
     wrong = row.direction == "denoising" and role == "base" or row.direction == "noising" and role == "source"
     return f"class {data.classes[data.y_test[getattr(row, role)]]}" + (f", taken for {data.classes[row.foil]}" if wrong else "")
 
+# %% ../nbs/70_figures.ipynb #cb2db9d6
 def triple(
     data, # a `Dataset`
     row, # one row of the table `pairs` (a named tuple or series)

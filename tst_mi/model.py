@@ -190,8 +190,20 @@ class ModelConfig:
         if self.d_model % self.n_heads:
             raise ValueError(f"n_heads is {self.n_heads}, which does not divide d_model = {self.d_model}")
 
+# %% ../nbs/10_model.ipynb #b0c910b4
+class _PooledReadout(nn.Module):
+    "The end of a network that has `final_norm`, the name of a `pooling` and a `classifier`."
+    def readout(self, x_BTD, mask_BT=None):
+        "Last residual stream `(..., T, D)` to logits `(..., K)`; the mask is of tokens."
+        return self.classifier(POOLINGS[self.pooling](self.final_norm(x_BTD), mask_BT))
+    def readout_one_token(self, x_PTD, tokens_PVBD, mask_PT, positions_B):
+        "Logits (P, V, B, K) when one token of the last stream is another; None where the pooling has no shortcut."
+        short = getattr(POOLINGS[self.pooling], "one_token", None)
+        if short is None: return None
+        return self.classifier(short(self.final_norm(x_PTD), self.final_norm(tokens_PVBD), mask_PT, positions_B))
+
 # %% ../nbs/10_model.ipynb #d8e9875b
-class TimeSeriesTransformer(nn.Module):
+class TimeSeriesTransformer(_PooledReadout):
     "Convolutional embedding, learned positions, encoder layers, pooling over time, linear classifier."
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -213,14 +225,6 @@ class TimeSeriesTransformer(nn.Module):
         for conv, norm in zip(self.convs, self.norms): x = F.relu(norm(conv(x)))
         x = x.transpose(1, 2)
         return (torch.cat([self.cls.expand(len(x), -1, -1), x], 1) if self.pooling == "cls" else x) + self.positions
-    def readout(self, x_BTD, mask_BT=None):
-        "Last residual stream `(..., T, D)` to logits `(..., K)`; the mask is of tokens."
-        return self.classifier(POOLINGS[self.pooling](self.final_norm(x_BTD), mask_BT))
-    def readout_one_token(self, x_PTD, tokens_PVBD, mask_PT, positions_B):
-        "Logits (P, V, B, K) when one token of the last stream is another; None where the pooling has no shortcut."
-        short = getattr(POOLINGS[self.pooling], "one_token", None)
-        if short is None: return None
-        return self.classifier(short(self.final_norm(x_PTD), self.final_norm(tokens_PVBD), mask_PT, positions_B))
     def forward(self, x_BTC, mask_BT=None):
         x, mask_BT = self.embed(x_BTC), self.token_mask(mask_BT)
         for block in self.blocks: x = block(x, mask_BT)

@@ -720,10 +720,6 @@ def _check_generic(g, few, kinds):
         if (whole - logits.roll(1, 0)).abs().max().item() > few.rounding:
             raise ValueError(f"what enters the layer around {g.found[key[0]].name} is not the whole residual stream: replacing it does not give the donor's output")
 
-def _another(v, n):
-    "For each of n rows the activation of the row before it; one row may have several entries on the first axis."
-    return v.unflatten(0, (n, -1)).roll(1, 0).flatten(0, 1)
-
 # %% ../nbs/20_patching.ipynb #84c1cb6f
 def _generic_mean(g, X, mask, reference, kinds, p):
     "Activations averaged over instances, a few at a time."
@@ -735,6 +731,10 @@ def _generic_mean(g, X, mask, reference, kinds, p):
     return {k: v/len(chosen) for k, v in totals.items()}
 
 # %% ../nbs/20_patching.ipynb #238d3098
+def _another(v, n):
+    "For each of n rows the activation of the row before it; one row may have several entries on the first axis."
+    return v.unflatten(0, (n, -1)).roll(1, 0).flatten(0, 1)
+
 def _some(values, k):
     "Up to k of the values, the ends included."
     return [values[i] for i in np.unique(np.linspace(0, len(values) - 1, k).round().astype(int))]
@@ -748,6 +748,7 @@ def _probe(g, site, layers, positions, sets):
         return torch.stack([logits, *(g.run(x, mask, places) for places in first)])
     return run
 
+# %% ../nbs/20_patching.ipynb #5d4939c5
 def _check_patches(chunk, g, X, mask, rows, site, layers, positions, sets, p):
     "Refuse a sweep whose patches of a few rows are not the reference's; `chunk` computes them as the sweep does."
     others = np.roll(rows, 1)
@@ -796,6 +797,10 @@ def _fingerprint(model, X, pairs, mask, reference, logits, **settings):
     arrays = {"inputs": [X], "pairs": columns, "mask": [mask], "reference": [reference], "function": [_numpy(logits), repr(model)]}
     return dict(model=type(model).__name__, weights=weights, **{k: fingerprint(*v) for k, v in arrays.items()}, dtype=str(p.dtype), device=p.device.type, **to_plain(settings))
 
+def _check_resume(folder):
+    if folder is not None and Path(folder).exists() and not Path(folder).is_dir():
+        raise ValueError(f"resume is {str(folder)!r}, which is a file; name a folder for finished chunks")
+
 def _kept(folder, name, compute):
     "Arrays from a chunk's file if it is there, else computed and kept."
     if folder is None: return compute()
@@ -810,6 +815,7 @@ def _kept(folder, name, compute):
 
 def _run_chunks(one_chunk, rows, chunk, folder, name, what, progress):
     "All chunks, from their files where they are there: base (P, K), donors' own (D, P, K), patched (D, P, *axes, K)."
+    _check_resume(folder)
     if chunk < 1: raise ValueError(f"chunk is {chunk}; it must be at least 1")
     bar = tqdm(range(0, len(rows), chunk), desc=what, disable=not progress, leave=False)
     parts = [_kept(folder, f"{name}-{i:08d}", lambda: one_chunk(rows[i:i + chunk])) for i in bar]
@@ -967,6 +973,22 @@ def check_logits(
     if difference <= allowed: return
     raise ValueError(f"{what} are not this model's for these series: in rows {rows.tolist()} of X they differ by up to {difference:.2g}; use those of this model and of this X, in the same order")
 
+# %% ../nbs/20_patching.ipynb #49c6c1c3
+def _prepared(model, pairs, rows, chunk, path, heads, call, what):
+    "A function from rows to logits, the coordinates that it fixes, and a record of all that they depend on."
+    few = _few(model, what["X"], what["mask"], rows, next(model.parameters()), call)
+    if path == "fast" or path == "auto" and has_fast_path(model) and call is None and heads is None:
+        one_chunk, coords = _fast(model, few=few, **what)
+        taken = "steps" if "module" in coords else "fast"
+    else:
+        g = _Generic(model, find_heads(model, heads), call or _call)
+        one_chunk, coords = _generic(g, few=few, path="generic", **what)
+        taken = "generic"
+    settings = {k: what[k] for k in ("site", "donors", "sets", "positions")}
+    info = _fingerprint(model, what["X"], pairs, what["mask"], what["reference"], few.plain, **settings, layers=coords.get("layer"),
+                        chunk=chunk, path=taken, heads=heads, tst_mi=versions()["tst_mi"], torch=versions()["torch"])
+    return one_chunk, coords, info
+
 # %% ../nbs/20_patching.ipynb #152ebf2b
 @torch.no_grad()
 def sweep(
@@ -989,18 +1011,12 @@ def sweep(
 ) -> Sweep: # raises `ValueError` on bad input
     "Patch every layer and variant of a site, for every pair and donor."
     _check_module(model)
-    if resume is not None and Path(resume).exists() and not Path(resume).is_dir(): raise ValueError(f"resume is {str(resume)!r}, which is a file; name a folder for finished chunks")
     X, mask, reference = _series(X), None if mask is None else np.asarray(mask), _reference(reference, len(X))
     donors, p = (donors,) if isinstance(donors, str) else tuple(donors), next(model.parameters())
     rows = _check_inputs(model, X, pairs, site, donors, mask, sets, layers, path)
-    fast = path == "fast" or path == "auto" and has_fast_path(model) and call is None and heads is None
     if chunk is None: chunk = _pairs_at_a_time(model, X, p)
-    few = _few(model, X, mask, rows, p, call)
-    if fast: one_chunk, coords = _fast(model, X, mask, site, donors, sets, layers, positions, reference, few)
-    else: one_chunk, coords = _generic(_Generic(model, find_heads(model, heads), call or _call), X, mask, site, donors, sets, layers, positions, reference, few, "generic")
-    path = "generic" if not fast else "steps" if "module" in coords else "fast"
-    info = _fingerprint(model, X, pairs, mask, reference, few.plain, site=site, donors=donors, sets=sets, layers=coords.get("layer"), positions=positions, chunk=chunk,
-                        path=path, heads=heads, tst_mi=versions()["tst_mi"], torch=versions()["torch"])
+    what = dict(X=X, mask=mask, site=site, donors=donors, sets=sets, layers=layers, positions=positions, reference=reference)
+    one_chunk, coords, info = _prepared(model, pairs, rows, chunk, path, heads, call, what)
     base, own, patched = _run_chunks(one_chunk, rows, chunk, resume, fingerprint(info), f"patching {site}", progress)
     coords = {a: coords.get(a, list(range(n))) for a, n in zip(SITES[site], patched.shape[2:-1])} | {k: coords[k] for k in ("module",) if k in coords}
     return Sweep(site, SITES[site], dict(zip(donors, patched)), base, dict(zip(donors, own)), pairs.reset_index(drop=True), coords, {**info, "versions": versions()})

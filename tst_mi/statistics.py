@@ -571,6 +571,8 @@ def _tests(x, cluster, n_boot, n_flips, seed, contrast):
     else: t, p, p_greater, p_max = bootstrap_test(x, cluster, n_boot, seed)
     return dict(t=t, p=p, p_greater=p_greater, q=adjust(p), p_max_t=p_max, p_holm=adjust(p, "holm"), p_bonferroni=adjust(p, "bonferroni"), q_by=adjust(p, "by"))
 
+def _ends(table): return [c for c in table if c in ("lo", "hi") or c.endswith(("_lo", "_hi"))]
+
 def _check_family(x, gap, alpha, n_flips):
     if not 0 < alpha < .5: raise ValueError(f"alpha is {alpha}; it must lie between 0 and 0.5")
     if 1/(n_flips + 1) > alpha: raise ValueError(f"{n_flips} sign patterns cannot give a p-value of {alpha}; raise n_flips to {int(np.ceil(1/alpha))} or more")
@@ -606,8 +608,7 @@ def infer(
                               share_positive=(x > 0).mean(0), skew=skew, recovery=recovery["estimate"], recovery_lo=recovery["lo"], recovery_hi=recovery["hi"]))
     if clustered or G < 20: table[["d_z_lo", "d_z_hi"]] = np.nan  # these treat pairs as independent, and need moments that few units do not give
     if bootstrap(gap[:, None], cluster=cluster, level=1 - alpha, **boot)["lo"][0] <= 0: table[["recovery", "recovery_lo", "recovery_hi"]], small = np.nan, False & small
-    ends = [c for c in table if c in ("lo", "hi") or c.endswith(("_lo", "_hi"))]
-    if not testable: table[[*tests, *ends, "se"]] = np.nan
+    if not testable: table[[*tests, *_ends(table), "se"]] = np.nan
     return table.assign(small=small & testable, verdict=verdict(table["mean"], table["q"], small, alpha))
 
 # %% ../nbs/30_statistics.ipynb #3e8003c7

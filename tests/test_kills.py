@@ -165,17 +165,27 @@ def seed_of(folder):
     return seed
 
 
+def wait_for_tables(running, out):
+    "Seconds until the notebook of a running report has written its tables."
+    begin = time.time()
+    while running.poll() is None and not list(out.glob(f".partial-*/JapaneseVowels/{MANIFEST}")): time.sleep(.01)
+    return time.time() - begin
+
+
 @pytest.mark.parametrize("whole", [False, *[True]*FULL], ids=lambda whole: "whole" if whole else "short")
 def test_a_killed_report_leaves_the_last_one(tmp_path, whole):
-    "At random moments from the command's start to its end; every other one shortly before the end."
+    "At random moments; every other one after the notebook has written its tables, when page and set are made."
     out, notebook, rng = tmp_path/"out", "" if whole else short_notebook(tmp_path), random.Random(1)
+    folder, before, killed, new, found = out/"JapaneseVowels", 0, 0, 0, 0
     trials = {False: 40, True: 6}[whole] if FULL else 1
-    folder, begin, before = out/"JapaneseVowels", time.time(), 0
-    assert report(notebook, out, 0).wait(600) == 0
-    takes, killed, new, found = time.time() - begin, 0, 0, 0
+    first, begin = report(notebook, out, 0), time.time()
+    until_tables = wait_for_tables(first, out)
+    assert first.wait(600) == 0
+    takes = time.time() - begin
     for trial in range(1, trials + 1):
         running = report(notebook, out, trial)
-        time.sleep(takes*rng.uniform(.6 if trial % 2 else 0, 1.05))
+        if trial % 2: wait_for_tables(running, out)
+        time.sleep(rng.uniform(0, 1.2*(takes - until_tables) if trial % 2 else until_tables))
         killed += running.poll() is None
         if running.poll() is None: kill_tree(running)
         found += bool(leftovers(out))

@@ -9,6 +9,7 @@ DATA_DIR ?=
 CHECKPOINT ?=
 BIN := .venv/bin
 READY := .venv/.ready
+ONE_LINE := import sys; sys.excepthook = lambda kind, error, trace: print('paper:', error, file=sys.stderr)
 
 export DATASET OUT DATA_DIR CHECKPOINT
 
@@ -22,8 +23,9 @@ report: $(READY)
 
 # The figures and tables across datasets: a report on each of DATASETS, then make what spans them, in the folder PAPER.
 paper: $(READY)
+	@$(BIN)/python -c "$(ONE_LINE); from tst_mi.artifacts import check_folder; check_folder(sys.argv[1])" "$(PAPER)"
 	@for name in $(DATASETS); do $(MAKE) --no-print-directory report DATASET="$$name" || exit 1; done
-	@$(BIN)/python -c "import sys; from tst_mi.paper import paper; print(*paper(sys.argv[1], sys.argv[2], sys.argv[3:]), sep='\n')" "$(OUT)" "$(PAPER)" $(DATASETS)
+	@$(BIN)/python -c "$(ONE_LINE); from tst_mi.paper import paper; print(*paper(sys.argv[1], sys.argv[2], sys.argv[3:]), sep='\n')" "$(OUT)" "$(PAPER)" $(DATASETS)
 
 test: check smoke
 	$(BIN)/python -m pytest -q tests

@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from .analysis import SCHEMA
-from .artifacts import publish
+from .artifacts import check_folder, differing, publish, recover
 from .figures import COLUMN, PAGE, STYLE, forest, head_importance, placebo_null
 from .maps import pipeline
 
@@ -145,12 +145,15 @@ def collect(
 ) -> dict: # 'summary' -> list of records; 'heads', 'power', 'baselines', 'stability', 'placebo' -> table with the column `name` first
     "Read the files of all reports; raises `ValueError` if one is not complete."
     folder = Path(folder)
+    recover(folder)
     found = sorted(p.parent.name for p in folder.glob("[!.]*/summary.json"))
     if not found and not names: raise ValueError(f"there are no reports in {str(folder)!r}; run `make report DATASET=...` first")
     names = list(names or found)
     for name in names:
         missing = [f for f in FILES if not (folder/name/f).is_file()]
         if missing: raise ValueError(f"the report in {str(folder/name)!r} lacks {missing}; run `make report DATASET={name}` again")
+        changed = [f for f in differing(folder/name) if f in FILES]
+        if changed: raise ValueError(f"{changed} in {str(folder/name)!r} changed since the report was written; run `make report DATASET={name}` again")
     def stack(file):
         tables = [_read(folder/n/file, FILES[file]).assign(name=n) for n in names]
         table = pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
@@ -249,6 +252,7 @@ def paper(
     names: list | None = None, # datasets to take, in this order; None: all, by name
 ) -> list[Path]: # the files written
     "Write the figures and tables that span all reports."
+    check_folder(out)
     collected, files = collect(folder, names), {}
     for name, figure in paper_figures(collected).items(): files |= {f"{name}.pdf": figure, f"{name}.png": figure}
     for name, (title, table) in paper_tables(collected).items(): files |= {f"{name}.csv": table, f"{name}.md": markdown(table, title)}

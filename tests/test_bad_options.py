@@ -94,7 +94,7 @@ CASES = [
     # training and calibrating
     *((("train", "ItalyPowerDemand", "--epochs", value), "epochs") for value in ("0", "-1", "many", "1.5", "None", "True")),
     *((("train", "ItalyPowerDemand", f"--{name}", value), name) for name, value in [
-        ("lr", "0"), ("lr", "-1e-3"), ("lr", "nan"), ("lr", "inf"), ("share", "0"), ("share", "1"), ("share", "2"), ("batch_size", "0"),
+        ("lr", "0"), ("lr", "-1e-3"), ("lr", "nan"), ("lr", "inf"), ("share", "-0.1"), ("share", "1"), ("share", "2"), ("batch_size", "0"),
         ("patience", "0"), ("dropout", "1"), ("dropout", "-0.1"), ("n_layers", "0"), ("d_model", "3"), ("length", "1"), ("seed", "-1"),
         ("weight_decay", "-1"), ("device", "cuda:99"), ("device", "gpu"), ("device", ""), ("d_ff", "0"), ("n_heads", "0"), ("max_length", "0")]),
     *(((*CALIBRATE, f"--{name}", value), name) for name, value in [

@@ -754,9 +754,10 @@ def _check_patches(chunk, g, X, mask, rows, site, layers, positions, sets, p):
     others = np.roll(rows, 1)
     positions = _some(positions, 3)
     sets = None if sets is None else _some(sets, 8)
-    together, alone = np.stack([rows, rows, others], 1), np.stack([rows, others], 1)
-    base, _, (own, other) = chunk(together, ("own", "other"), positions, sets)
-    parts = [_generic_chunk(g, X, mask, pair[None], site, ("other",), layers, positions, sets, None, p)[2][0] for pair in alone]
+    pairs = np.stack([rows, others], 1)
+    groups = [pairs] if isinstance(g, _Steps) else pairs[:, None]   # hooks are held against one row alone
+    base, _, (own, other) = chunk(np.stack([rows, rows, others], 1), ("own", "other"), positions, sets)
+    parts = [_generic_chunk(g, X, mask, group, site, ("other",), layers, positions, sets, None, p)[2][0] for group in groups]
     m = None if mask is None else torch.as_tensor(mask[rows]).to(p.device)
     allowed = rounding(g.model, _probe(g, site, layers, positions, sets), torch.as_tensor(X[rows]).to(p), m)
     wrong = {"its own": abs(own - base.reshape(len(base), *[1]*(own.ndim - 2), -1)).max(), "another row's": abs(other - np.concatenate(parts)).max()}

@@ -70,8 +70,8 @@ def start(folder):
 
 def kill_tree(process):
     "Kill a process group and what its members have started elsewhere."
-    started = psutil.Process(process.pid).children(recursive=True)
-    os.killpg(process.pid, signal.SIGKILL)
+    started = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    if process.poll() is None: os.killpg(process.pid, signal.SIGKILL)
     for child in started:
         try: child.kill()
         except psutil.NoSuchProcess: pass
@@ -114,10 +114,12 @@ def test_publishing_to_one_folder_from_several_processes(tmp_path):
     folder = tmp_path/"LSST"
     start(folder)
     loops = [subprocess.Popen([sys.executable, "-c", LOOP, str(folder), str(i * 10**6)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) for i in range(1, 4)]
-    for loop in loops: loop.stdout.readline()
-    time.sleep(1)
-    assert [loop.poll() for loop in loops] == [None]*3, "none of them failed"
-    for loop in loops: kill_tree(loop)
+    try:
+        for loop in loops: loop.stdout.readline()
+        time.sleep(2)
+        assert [loop.poll() for loop in loops] == [None]*3, "none of them failed"
+    finally:
+        for loop in loops: kill_tree(loop)
     recover(tmp_path)
     assert leftovers(tmp_path) == [] and run_of(folder) >= 10**6
 

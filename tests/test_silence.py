@@ -66,16 +66,33 @@ def test_a_direction_that_nobody_defined_has_no_effect(model, refuses):
 
 
 OTHER = RNG.permutation(60)
+
+
+def two_swapped(rows):
+    changed = rows.copy()
+    changed[[30, 31]] = rows[[31, 30]]
+    return changed
+
+
+def turned(pairs, one, other): return replace(pairs, table=pairs.table.rename(columns={one: other, other: one}))
+
+
 STRANGERS = [
-    (lambda m, a: analyse(m, X[OTHER], Y, matched=a.matched), "not this model's for these series"),
+    (lambda m, a: analyse(m, X[OTHER], Y, matched=a.matched), "matched on other series than X"),
+    (lambda m, a: analyse(m, two_swapped(X), Y, matched=a.matched), "matched on other series than X"),
+    (lambda m, a: analyse(m, X, Y, matched={d: turned(p, "label", "foil") for d, p in a.matched.items()}), "not of the class that their row says"),
+    (lambda m, a: analyse(m, X, Y, matched={d: turned(p, "base", "source") for d, p in a.matched.items()}), "not of the class that their row says"),
+    (lambda m, a: analyse(m, X, Y, LIGHT, matched=a.matched, logits=predict(m, X)), "give matched or logits, not both"),
+    (lambda m, a: analyse(m, X, Y, LIGHT, logits=two_swapped(predict(m, X))), "the given logits are not this model's"),
+    (lambda m, a: analyse(m, X, Y, LIGHT, logits=torch.as_tensor(predict(m, X)).softmax(1)), "returns probabilities"),
     (lambda m, a: analyse(m, X[:50], Y[:50], matched=a.matched), "matched on 60 instances, and X has 50"),
     (lambda m, a: analyse(m, X, Y[::-1], matched=a.matched), "matched on other labels than y"),
-    (lambda m, a: analyse(m, X + 1, Y, matched=a.matched), "not this model's for these series"),
+    (lambda m, a: analyse(m, X + 1, Y, matched=a.matched), "matched on other series than X"),
     (lambda m, a: analyse(TimeSeriesTransformer(m.config).eval(), X, Y, matched=a.matched), "not this model's"),
     (lambda m, a: analyse(TimeSeriesTransformer(replace(m.config, n_classes=5)).eval(), X, Y, matched=a.matched), "4 outputs, and the model has 5"),
     (lambda m, a: analyse(m, X, Y, LIGHT, logits=predict(m, X[OTHER])), "the given logits are not this model's"),
     (lambda m, a: analyse(m, X, Y, LIGHT, logits=predict(m, X)[:30]), r"logits have shape \(30, 4\)"),
-    (lambda m, a: stability(m, X[OTHER], a, {"gaussian": (.1,)}, (0,), n_boot=100), "not this model's for these series")]
+    (lambda m, a: stability(m, X[OTHER], a, {"gaussian": (.1,)}, (0,), n_boot=100), "matched on other series than X")]
 
 
 @pytest.mark.parametrize("stranger, says", STRANGERS)

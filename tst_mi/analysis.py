@@ -24,7 +24,7 @@ from .artifacts import fingerprint, to_plain
 from .data import copies
 from .metrics import donor_contrast, effect, negative_control, primary
 from .pairs import DESIGNS, Pairs, make_pairs, placebo_pairs, split_pairs
-from .patching import Sweep, check_logits, model_logits, sweep
+from .patching import Sweep, _check_form, _series, check_logits, model_logits, sweep
 from .statistics import (VERDICTS, adjust, bootstrap, cliff_delta, detectable, fewest_discoveries, heterogeneity, infer, sign_flip, smallest_p,
                                standardised_differences, units_needed, variance_components, verdict)
 
@@ -167,9 +167,21 @@ def check_origin(
     if origin is None: return
     what = f"the pairs of {pairs.direction!r}"
     if len(X) != origin.n: raise ValueError(f"{what} were matched on {origin.n} instances, and X has {len(X)}; match anew, or use the X they were made for")
-    if y is not None and fingerprint(_labels(y, origin.n, origin.logits.shape[1])) != origin.labels:
-        raise ValueError(f"{what} were matched on other labels than y; match anew, or use the y they were made for")
+    if y is not None: _check_labels(pairs, _labels(y, origin.n, origin.logits.shape[1]), what)
+    if origin.series not in ("", _series_print(X)): raise ValueError(f"{what} were matched on other series than X; match anew, or use the X they were made for")
     check_logits(model, X, origin.rows, origin.logits, f"the outputs that {what} were matched on", patch.get("mask"), patch.get("call"))
+
+# %% ../nbs/35_analysis.ipynb #f348a53a
+def _series_print(X): return fingerprint(_series(X).astype(np.float32))
+
+def _check_labels(pairs, y, what):
+    "Refuse pairs that were matched on other labels, or whose rows were changed since."
+    if fingerprint(y) != pairs.origin.labels: raise ValueError(f"{what} were matched on other labels than y; match anew, or use the y they were made for")
+    t = pairs.table
+    control = t[t.control >= 0]
+    base = t.foil if pairs.direction == "contrast" else t.label
+    agree = (y[t.source] == t.label).all() and (y[t.base] == base).all() and (y[control.control] == control.control_class).all()
+    if not agree: raise ValueError(f"in {what}, some instances are not of the class that their row says; give the table as `make_pairs` made it")
 
 # %% ../nbs/35_analysis.ipynb #0a7ed59c
 def _check_call(settings, patch):
@@ -197,10 +209,12 @@ def _inputs(model, X, y, settings, patch, logits=None):
     _check_call(settings, patch)
     mask, call = patch.get("mask"), patch.get("call")
     if logits is None: logits = model_logits(model, X, mask, call)
-    elif np.ndim(logits) != 2 or len(logits) != len(X): raise ValueError(f"logits have shape {np.shape(logits)}; {len(X)} instances need ({len(X)}, classes)")
     else:
-        few = np.unique(np.linspace(0, len(X) - 1, 4).round().astype(int))
-        check_logits(model, X, few, np.asarray(logits)[few], "the given logits", mask, call)
+        logits = logits.detach().float().cpu().numpy() if torch.is_tensor(logits) else np.asarray(logits)
+        if logits.ndim != 2 or len(logits) != len(X): raise ValueError(f"logits have shape {logits.shape}; {len(X)} instances need ({len(X)}, classes)")
+        _check_form(logits)
+        few = np.sort(np.random.default_rng(0).permutation(len(X))[:64])
+        check_logits(model, X, few, logits[few], "the given logits", mask, call)
     return _labels(y, len(X), np.shape(logits)[-1]), logits, copies(X.detach().cpu().numpy() if torch.is_tensor(X) else X)
 
 # %% ../nbs/35_analysis.ipynb #1f2eca5f
@@ -218,7 +232,10 @@ def analyse(
     "Patch every head (or other site) and say which of them carry the class."
     parts, facts = [], {}
     _check_call(settings, patch)
-    if matched is None: matched = _match(settings, *_inputs(model, X, y, settings, patch, logits))
+    if matched is not None and logits is not None: raise ValueError("give matched or logits, not both: pairs that are matched need no logits")
+    if matched is None:
+        matched = _match(settings, *_inputs(model, X, y, settings, patch, logits))
+        matched = {d: replace(p, origin=p.origin._replace(series=_series_print(X))) for d, p in matched.items()}
     elif len(X) != len(y): raise ValueError(f"X has {len(X)} instances and y {len(y)} labels; they must match")
     _check_matched(matched)
     for pairs in matched.values(): check_origin(model, X, pairs, y, **patch)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import psutil
+from filelock import FileLock
 from platformdirs import user_cache_dir
 
 # %% ../nbs/05_artifacts.ipynb #0c210153
@@ -174,6 +175,17 @@ def check_folder(
     room: int = 0, # bytes that must be free
 ) -> Path: # the same
     "Refuse a result folder that cannot be one, before anything is computed."
+    with _locked(folder): return _fit(folder, room)
+
+# %% ../nbs/05_artifacts.ipynb #62a7a5f1
+def _locked(folder):
+    "Held while a folder is looked at or replaced."
+    owner = os.getuid() if hasattr(os, "getuid") else ""
+    name = fingerprint(os.path.realpath(folder), owner)
+    return FileLock(Path(tempfile.gettempdir())/f"tst_mi-{name}.lock", is_singleton=True)   # one process may hold it twice
+
+def _fit(folder, room=0):
+    "The checks of `check_folder`."
     folder = check_place(folder, room=room)
     place = folder.resolve()
     unfit = f"results should go to {str(folder)!r}, "
@@ -223,7 +235,7 @@ def publish(
     if odd: raise ValueError(f"result files cannot be called {odd}; give plain names")
     place = folder.resolve()
     contents = {name: _content(value, name) for name, value in files.items()}
-    with _full_disk_in_words(folder), staging(place) as new: _exchange(new, place, contents)
+    with _full_disk_in_words(folder), _locked(folder), staging(place) as new: _exchange(new, place, contents)
     return [folder/name for name in files]
 
 # %% ../nbs/05_artifacts.ipynb #1aca40fa
@@ -233,11 +245,7 @@ def _exchange(new, folder, contents):
     checksums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     (new/MANIFEST).write_bytes(_json(checksums))
     if folder.exists(): _carry(folder, new, {MANIFEST, *manifest(folder)})
-    for attempt in range(50):
-        try: return _swap(new, folder)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST): raise
-    raise OSError(f"other processes keep writing to {str(folder)!r}; wait until they are done, or name another folder")
+    _swap(new, folder)
 
 # %% ../nbs/05_artifacts.ipynb #bce95475
 def sha256(

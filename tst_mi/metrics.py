@@ -92,6 +92,7 @@ def effect(
     if metric not in METRICS: raise ValueError(f"metric is {metric!r}; it must be one of {list(METRICS)}")
     check_direction(direction)
     if donor not in sweep.patched: raise ValueError(f"donor is {donor!r}; the sweep has {list(sweep.patched)}")
+    if metric in DIVERGENCES and np.isnan(sweep.donors[donor]).any(): raise ValueError(f"donor {donor!r} has no output of its own, to which {metric} could be measured; take another metric")
     falls = metric in DIVERGENCES or (metric == "cross_entropy") != (direction == "noising")
     m = lambda logits: (-1 if falls else 1)*_measure(metric, logits, sweep.pairs, sweep.donors[donor])
     base, patched = m(sweep.base), m(sweep.patched[donor])

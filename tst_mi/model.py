@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from .artifacts import cache_dir, check_folder, fingerprint, to_plain, versions, whole_file
+from .artifacts import cache_dir, check_place, fingerprint, to_plain, versions, whole_file
 from .data import Dataset, load_dataset
 
 # %% ../nbs/10_model.ipynb #fc4c51f3
@@ -257,7 +257,7 @@ def rounding(
         return v*(1 + epsilon**.5*sign)
     plain, largest = whole(*inputs), 0.
     for _ in range(draws):
-        other = torch.func.functional_call(whole, {k: varied(v) for k, v in values.items()}, tuple(map(varied, inputs)))
+        other = torch.func.functional_call(whole, {k: varied(v) for k, v in values.items()}, tuple(map(varied, inputs)), tie_weights=False)
         largest = max(largest, (other - plain).abs().max().item())
     weights = [v[0].numel() for v in values.values() if v.ndim > 1 and len(v) > 1]  # one row alone is added, not summed over
     steps = [v.shape[1] for v in inputs if torch.is_tensor(v) and v.ndim > 1]
@@ -658,11 +658,7 @@ def _new_checkpoint(path):
     if path.suffix != ".safetensors":
         raise ValueError(f"path is {str(path)!r}; a checkpoint's name ends in .safetensors")
     if path.is_dir(): raise ValueError(f"{path} is a folder; name another file for the checkpoint")
-    folder = check_folder(path.parent)
-    there = next(p for p in (folder, *folder.parents) if p.exists())
-    if not os.access(there, os.W_OK):
-        raise OSError(f"no checkpoint can be written to {path}: {there} is write-protected")
-    return path
+    return check_place(path, "the checkpoint")
 
 def _recorded(config, info):
     "The description of a network, as JSON will give it back."

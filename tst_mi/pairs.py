@@ -27,6 +27,7 @@ class Origin(NamedTuple):
     labels: str # fingerprint of the true classes
     rows: np.ndarray # (R,) a few of the instances that serve
     logits: np.ndarray # (R, K) the model's outputs for them
+    series: str = "" # fingerprint of the series, where they were at hand; empty: not known
 
 DIRECTIONS = ("contrast", "denoising", "noising")  # of patching; placebo triples have none, and are no result
 

@@ -9,10 +9,12 @@ __all__ = ['SITES', 'PROTOCOL', 'SHORTCUTS', 'OPTIONAL', 'ABLATIONS', 'NEEDS', '
            'head_influence']
 
 # %% ../nbs/20_patching.ipynb #8eedd1f8
-import json
+import copy, json, warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from numbers import Integral
 from pathlib import Path
 from types import MethodType
 from typing import NamedTuple
@@ -48,8 +50,20 @@ def _shows(thing, path):
     for name in path.split("."): thing = getattr(thing, name, None)
     return thing is not None
 
-def _declares(block, shortcut): return shortcut in getattr(getattr(block, "attn", None), "shortcuts", ())
+def _states(thing, name, about):
+    "Does a thing state a member, or inherit it from a class below which no member that it is about was overridden?"
+    if name in vars(thing): return True
+    for kind in type(thing).__mro__:
+        if name in vars(kind): return True
+        if any(member in vars(kind) for member in about): return False
+    return False
 
+def _declares(block, shortcut):
+    attn = getattr(block, "attn", None)
+    if not _states(attn, "shortcuts", ("heads", "qkv", "pattern_and_values", "out", "forward")): return False
+    return shortcut in attn.shortcuts
+
+# %% ../nbs/20_patching.ipynb #a53b8908
 def missing_members(
     model: nn.Module, # any model
 ) -> list: # members that the fast path needs and the model does not show, such as 'blocks.mlp'
@@ -71,11 +85,17 @@ class Trace(NamedTuple):
     h: torch.Tensor
     m: torch.Tensor
 
+def _z(block, x, mask):
+    "What the heads write, (P, T, H, E); refuses a number of heads that is not the declared one."
+    z = block.heads(x, mask)
+    if z.shape[-2] == block.attn.n_heads: return z
+    raise ValueError(f"a layer says that it has {block.attn.n_heads} heads (attn.n_heads), and heads(x, mask) gives {z.shape[-2]}; correct one of them")
+
 def _trace(model, x, mask):
     "The traces of all layers, the last stream, and the logits."
     x, layers = model.embed(x), []
     for block in model.blocks:
-        z = block.heads(x, mask)
+        z = _z(block, x, mask)
         a = block.attn.out(z)
         h = block.mid(x, a)
         layers.append(Trace(x, z, a, h, block.mlp(h)))
@@ -98,6 +118,7 @@ def _per_head(block, base, donor):
 def _per_slice(block, base, donor):
     "The same for slices of the mixed output."
     n = block.attn.n_heads
+    if base.a.shape[-1] % n: raise ValueError(f"attention's output is {base.a.shape[-1]} wide, which cannot be cut into {n} slices")
     slices = torch.eye(n).repeat_interleave(base.a.shape[-1]//n, 1).to(base.a)
     return (donor.a - base.a)[:, None]*slices[:, None]
 
@@ -175,8 +196,8 @@ class _Base(NamedTuple):
     def _some(self, layer, tokens, positions):
         if layer < len(self.layers): stream = _attend_one(self.model.blocks[layer], self.layers[layer], tokens, self.mask, positions)
         else:
-            shortcut = getattr(self.model, "readout_one_token", None)
-            logits = None if shortcut is None else shortcut(self.last, tokens, self.mask, positions)
+            declared = _states(self.model, "readout_one_token", ("readout",))
+            logits = self.model.readout_one_token(self.last, tokens, self.mask, positions) if declared else None
             if logits is not None: return logits
             stream = self.last[:, None, None].repeat(1, tokens.shape[1], len(positions), 1, 1)
             stream[:, :, torch.arange(len(positions), device=tokens.device), positions] = tokens
@@ -190,24 +211,35 @@ class _Base(NamedTuple):
         return logits if kind in ("head", "projection_slice") else logits[:, 0]
 
 # %% ../nbs/20_patching.ipynb #a1b456d7
-def _check_sets(sets, n_layers, n_heads):
-    "Sets of (layer, head) as a mask (S, L, H)."
-    chosen = np.zeros((len(sets), n_layers, n_heads), dtype=bool)
+def _check_sets(sets, heads):
+    "Sets of (layer, head) as a mask (S, L, H); `heads` are the numbers of heads of the layers."
+    form = "sets must be a list of sets, each a list of (layer, head), such as [[(0, 1), (1, 3)]]"
+    try: sets = [[(layer, head) for layer, head in s] for s in sets]
+    except (TypeError, ValueError) as error: raise ValueError(f"{form}; sets is {sets!r}") from error
+    if not sets: raise ValueError(f"{form}; it is empty")
+    chosen = np.zeros((len(sets), len(heads), max(heads)), dtype=bool)
     for i, s in enumerate(sets):
-        if not len(s): raise ValueError(f"set {i} is empty; each set needs at least one (layer, head)")
+        if not s: raise ValueError(f"set {i} is empty; each set needs at least one (layer, head)")
         for layer, head in s:
-            if not (0 <= layer < n_layers and 0 <= head < n_heads):
-                raise ValueError(f"set {i} names layer {layer} head {head}; the model has layers 0 to {n_layers - 1} and heads 0 to {n_heads - 1}")
+            if not _whole(layer) or not _whole(head): raise ValueError(f"set {i} holds ({layer!r}, {head!r}); layers and heads are whole numbers from 0")
+            if not 0 <= layer < len(heads) or not 0 <= head < heads[layer]:
+                raise ValueError(f"set {i} names layer {layer} head {head}; the model has layers 0 to {len(heads) - 1}, of {', '.join(map(str, heads))} heads, counted from 0")
             chosen[i, layer, head] = True
     return chosen
 
+def _whole(value): return isinstance(value, Integral) and not isinstance(value, bool)
+
+# %% ../nbs/20_patching.ipynb #03c1d99d
 def _patch_sets(base, donor, chosen, rows):
     "Logits (P, S, K) of patching each set of heads as one."
-    P, first = len(base.last), chosen.any(2).argmax(1)
+    P = len(base.last)
+    first = chosen.any(2).argmax(1)
     out = [None]*len(chosen)
     for start in np.unique(first):
-        for part in np.array_split(members := np.flatnonzero(first == start), -(-len(members)*P//rows)):
-            logits = _run_sets(base, donor, torch.as_tensor(chosen[part], device=base.last.device), start)
+        members = np.flatnonzero(first == start)
+        for part in np.array_split(members, -(-len(members)*P//rows)):
+            together = torch.as_tensor(chosen[part], device=base.last.device)
+            logits = _run_sets(base, donor, together, start)
             for i, set_index in enumerate(part): out[set_index] = logits[:, i]
     return torch.stack(out, 1)
 
@@ -217,7 +249,8 @@ def _run_sets(base, donor, chosen_SLH, start):
     (P, S), x = (len(base.last), len(chosen_SLH)), None
     mask = None if base.mask is None else base.mask.repeat_interleave(S, 0)
     for l in range(start, len(base.layers)):
-        block, put = base.model.blocks[l], chosen_SLH[:, l]
+        block = base.model.blocks[l]
+        put = chosen_SLH[:, l, :block.attn.n_heads]
         if x is None:
             a = base.layers[l].a[:, None] + torch.einsum("sh,phtd->pstd", put.to(base.last), _per_head(block, base.layers[l], donor[l]))
             x = _after_attention(block, base.layers[l], a).flatten(0, 1)
@@ -280,10 +313,10 @@ class Sweep:
 # %% ../nbs/20_patching.ipynb #38674ed7
 ABLATIONS = ("zero", "mean")
 
-def _check_inputs(model, X, pairs, site, donors, mask, sets=None, layers=None, path="auto"):
+def _check_inputs(model, X, pairs, site, donors, mask, sets=None, layers=None, path="auto", chunk=None):
     "Refuse what would give wrong numbers or an obscure error; rows (P, 1 + donors) to be run."
+    _check_kinds(pairs, donors, path, chunk)
     if site not in SITES: raise ValueError(f"site is {site!r}; it must be one of {list(SITES)}")
-    if path not in ("auto", "fast", "generic"): raise ValueError(f"path is {path!r}; it must be 'auto', 'fast' or 'generic'")
     lacking = missing_members(model) if path == "fast" else []
     if lacking: raise ValueError(f"the model does not show {', '.join(lacking)}, which the fast path needs; use path='generic'")
     if (site == "set") != (sets is not None): raise ValueError("site 'set' and the argument sets go together; give both or neither")
@@ -297,13 +330,25 @@ def _check_inputs(model, X, pairs, site, donors, mask, sets=None, layers=None, p
     if len(pairs) == 0: raise ValueError("pairs is empty; there is nothing to patch")
     return _check_rows(X, pairs[columns])
 
+# %% ../nbs/20_patching.ipynb #6792aa27
+def _check_kinds(pairs, donors, path, chunk):
+    "Refuse arguments of a kind that would end in somebody else's error."
+    if path not in ("auto", "fast", "generic"): raise ValueError(f"path is {path!r}; it must be 'auto', 'fast' or 'generic'")
+    if not isinstance(pairs, pd.DataFrame):
+        hint = "; give its table, pairs.table" if hasattr(pairs, "table") else ""
+        raise ValueError(f"pairs is a {type(pairs).__name__}; it must be a pandas table with one row per pair{hint}")
+    if not pairs.columns.is_unique: raise ValueError(f"pairs has several columns of one name; its columns are {list(pairs)}")
+    if not all(isinstance(d, str) for d in donors): raise ValueError(f"donors is {donors!r}; it must name columns of pairs, or be of {ABLATIONS}")
+    if chunk is not None and not (_whole(chunk) and chunk > 0): raise ValueError(f"chunk is {chunk!r}; it must be a whole number of at least 1")
+
 def _check_mask(mask, X):
     if mask is not None and (mask.shape != X.shape[:2] or mask.dtype != bool or not mask.any(1).all()):
         raise ValueError(f"mask has shape {mask.shape} and type {mask.dtype}; it must be {X.shape[:2]} and bool, with a real step in every instance")
 
 def _check_rows(X, columns):
     "Row numbers as integers, inside X, of finite instances."
-    rows = columns.to_numpy(dtype=float, na_value=np.nan)
+    try: rows = columns.to_numpy(dtype=float, na_value=np.nan)
+    except (TypeError, ValueError) as error: raise ValueError(f"the columns {list(columns)} of pairs must hold row numbers of X ({error})") from error
     if not (rows == np.round(rows)).all(): raise ValueError(f"the columns {list(columns)} of pairs must hold row numbers of X; some values are missing or not whole")
     rows = rows.astype(np.int64)
     if rows.min() < 0 or rows.max() >= len(X): raise ValueError(f"pairs name instances {rows.min()} to {rows.max()}, but X has {len(X)} (0 to {len(X) - 1})")
@@ -332,11 +377,11 @@ def _mean_trace(model, X, mask, p):
     for i in range(0, len(X), few):
         m = None if mask is None else _token_mask(model, torch.as_tensor(mask[i:i + few]).to(p.device))
         layers = _trace(model, torch.as_tensor(X[i:i + few]).to(p), m)[0]
-        w = torch.ones(layers[0].x.shape[:2]).to(p) if m is None else m.to(p)
-        sums = [[torch.einsum("pt,pt...->t...", w, v) for v in layer] for layer in layers]
+        w = torch.ones(layers[0].x.shape[:2]).to(p.device) if m is None else m
+        sums = [[torch.einsum("pt,pt...->t...", w.double(), v.double()) for v in layer] for layer in layers]
         totals = sums if totals is None else [[a + b for a, b in zip(x, y)] for x, y in zip(totals, sums)]
-        count = count + w.sum(0)
-    scale = lambda v: (v/count.clamp(min=1).view(-1, *[1]*(v.ndim - 1)))[None]
+        count = count + w.double().sum(0)
+    scale = lambda v: (v/count.clamp(min=1).view(-1, *[1]*(v.ndim - 1)))[None].to(p)
     return [Trace(*map(scale, layer)) for layer in totals]
 
 # %% ../nbs/20_patching.ipynb #bf619837
@@ -408,6 +453,8 @@ def transparent(
     modules = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)]
     odd = [n for n, m in modules if m.bias_k is not None or m.add_zero_attn]
     if odd: raise ValueError(f"{odd} use add_bias_kv or add_zero_attn, which the generic path does not reproduce")
+    own = [n for n, m in modules if type(m).forward is not nn.MultiheadAttention.forward]
+    if own: raise ValueError(f"{own} override the forward of nn.MultiheadAttention, which the generic path would replace by PyTorch's own; write their output projection as a module that is called, and name it with heads=")
     require_eval(model)
     before = [m.__dict__.get("forward") for _, m in modules]
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -493,8 +540,9 @@ def find_heads(
     "The attention heads of a model."
     modules, found = dict(model.named_modules(remove_duplicate=False)), []
     if heads is None:
-        heads = _search(modules)
-        _check_found(modules, heads)
+        once = dict(model.named_modules())   # a module with two names, once
+        heads = _search(once)
+        _check_found(once, heads)
     _check_named(modules, heads)
     for name, count in heads.items():
         layer = modules.get(name.rsplit(".", 2)[0]) if name.count(".") > 1 else model
@@ -589,7 +637,7 @@ class _Steps(_Generic):
         x = self.model.embed(x)
         for l, block in enumerate(self.model.blocks):
             x = touch(l, "residual", x)
-            z = block.heads(x, tokens)
+            z = _z(block, x, tokens)
             a = block.attn.out(touch(l, "head", z.flatten(-2)).unflatten(-1, z.shape[-2:]))
             h = block.mid(x, touch(l, "layer", a))
             x = block.finish(h, touch(l, "mlp", block.mlp(h)))
@@ -637,6 +685,8 @@ def _donor_values(g, donor, x, m, shapes, mean):
     own, value = g.capture(x, m, list(shapes))
     if m is None: return own, value
     real = _token_mask(g.model, m)[..., None]
+    wrong = {g.found[l].name: tuple(v.shape) for (l, _), v in value.items() if v.shape[:2] != real.shape[:2]}
+    if wrong: raise ValueError(f"activations have the shapes {wrong}, and the mask is of {tuple(real.shape[:2])} tokens; a model whose tokens are not its steps needs a method token_mask(mask)")
     return own, {k: torch.where(real, v, shapes[k]) for k, v in value.items()}
 
 # %% ../nbs/20_patching.ipynb #266137f7
@@ -692,10 +742,11 @@ def check_reach(
 
 # %% ../nbs/20_patching.ipynb #0f407702
 class _Few(NamedTuple):
-    "A few rows to check a model on: series, mask, rows of X, the untouched model's logits, and what rounding may do to them."
+    "Two series to check a model on: as given (2, T, C) and (2, T), as tensors, the untouched model's logits, and what rounding may do to them."
+    X: np.ndarray
+    M: np.ndarray | None
     x: torch.Tensor
     mask: torch.Tensor | None
-    rows: np.ndarray
     plain: torch.Tensor
     rounding: float
 
@@ -714,10 +765,10 @@ def _check_generic(g, few, kinds):
     for (l, kind), v in kept.items():
         if len(v) != len(few.x)*len(single[l, kind]):
             raise ValueError(f"activations of {g.found[l].name} ({kind}) do not have the batch as their first axis (shape {tuple(v.shape)} for {len(few.x)} inputs); build the model with batch_first=True")
-    if kinds[0][1] != "residual" or few.mask is not None: return
-    for key in kinds:
-        whole = g.run(few.x, few.mask, [(*key, _another(kept[key], len(few.x)), None, None)])
-        if (whole - logits.roll(1, 0)).abs().max().item() > few.rounding:
+    other = None if few.mask is None else few.mask.roll(1, 0)
+    for key in kinds if kinds[0][1] == "residual" else ():
+        whole = g.run(few.x, other, [(*key, _another(kept[key], len(few.x)), None, None)])
+        if not (whole - logits.roll(1, 0)).abs().max().item() <= few.rounding:
             raise ValueError(f"what enters the layer around {g.found[key[0]].name} is not the whole residual stream: replacing it does not give the donor's output")
 
 # %% ../nbs/20_patching.ipynb #84c1cb6f
@@ -727,13 +778,24 @@ def _generic_mean(g, X, mask, reference, kinds, p):
     chosen, totals = np.arange(len(X)) if reference is None else reference, {}
     for i in range(0, len(chosen), 64):
         rows = chosen[i:i + 64]
-        for k, v in g.capture(torch.as_tensor(X[rows]).to(p), None, kinds)[1].items(): totals[k] = totals.get(k, 0) + v.unflatten(0, (len(rows), -1)).sum(0)
-    return {k: v/len(chosen) for k, v in totals.items()}
+        for k, v in g.capture(torch.as_tensor(X[rows]).to(p), None, kinds)[1].items(): totals[k] = totals.get(k, 0) + v.double().unflatten(0, (len(rows), -1)).sum(0)
+    return {k: (v/len(chosen)).to(p) for k, v in totals.items()}
 
 # %% ../nbs/20_patching.ipynb #238d3098
 def _another(v, n):
     "For each of n rows the activation of the row before it; one row may have several entries on the first axis."
     return v.unflatten(0, (n, -1)).roll(1, 0).flatten(0, 1)
+
+def _in_double(model, few):
+    "The model and the checked series in double precision; as they are, where a copy does not compute the same."
+    try:
+        exact = copy.deepcopy(model).double()
+        x = torch.as_tensor(few.X).to(_lead(exact))
+        plain = _run(exact, x, few.mask, None)
+        same = few.plain.dtype != torch.float64 and (plain - few.plain).abs().max().item() <= few.rounding
+    except Exception: return model, few   # whatever keeps a model from being copied, it is checked as it is
+    if not same: return model, few
+    return exact, few._replace(x=x, plain=plain, rounding=rounding(exact, _call, x, few.mask))
 
 def _some(values, k):
     "Up to k of the values, the ends included."
@@ -749,33 +811,40 @@ def _probe(g, site, layers, positions, sets):
     return run
 
 # %% ../nbs/20_patching.ipynb #5d4939c5
-def _check_patches(chunk, g, X, mask, rows, site, layers, positions, sets, p):
-    "Refuse a sweep whose patches of a few rows are not the reference's; `chunk` computes them as the sweep does."
-    others = np.roll(rows, 1)
-    positions = _some(positions, 3)
+def _check_patches(chunk, g, few, site, layers, positions, sets):
+    "Refuse a sweep whose patches of two series are not the reference's; returns how far they move logits. `chunk` patches as the sweep does."
+    variants = g.found[0].n_heads if site == "head_pos" else 1
+    positions = _some(positions, max(3, 64//variants))
     sets = None if sets is None else _some(sets, 8)
-    pairs = np.stack([rows, others], 1)
+    pairs = np.array([[0, 1], [1, 0]])
     groups = [pairs] if isinstance(g, _Steps) else pairs[:, None]   # hooks are held against one row alone
-    base, _, (own, other) = chunk(np.stack([rows, rows, others], 1), ("own", "other"), positions, sets)
-    parts = [_generic_chunk(g, X, mask, group, site, ("other",), layers, positions, sets, None, p)[2][0] for group in groups]
-    m = None if mask is None else torch.as_tensor(mask[rows]).to(p.device)
-    allowed = rounding(g.model, _probe(g, site, layers, positions, sets), torch.as_tensor(X[rows]).to(p), m)
-    wrong = {"its own": abs(own - base.reshape(len(base), *[1]*(own.ndim - 2), -1)).max(), "another row's": abs(other - np.concatenate(parts)).max()}
+    base, _, (own, other) = chunk(few.X, few.M, np.array([[0, 0, 1], [1, 1, 0]]), ("own", "other"), positions, sets)
+    parts = [_generic_chunk(g, few.X, few.M, group, site, ("other",), layers, positions, sets, None, few.x)[2][0] for group in groups]
+    plain = base.reshape(len(base), *[1]*(own.ndim - 2), -1)
+    allowed = rounding(g.model, _probe(g, site, layers, positions, sets), few.x, few.mask)
+    wrong = {"its own": abs(own - plain).max(), "another row's": abs(other - np.concatenate(parts)).max()}
     for whose, difference in wrong.items():
         if difference <= allowed: continue
         raise ValueError(f"patching site {site!r} of a row with {whose} activation gives logits that are off by up to {difference:.2g}, where rounding explains {allowed:.1g}; " + _REMEDY[type(g)])
+    return abs(other - plain).max()
 
-_REMEDY = {_Steps: "the model declares shortcuts (attn.shortcuts, readout_one_token) that do not hold for it: declare those that do, if any, such as shortcuts = frozenset()",
+_REMEDY = {_Steps: "the model declares shortcuts (attn.shortcuts, readout_one_token) that do not hold for it: declare those that do, if any, such as shortcuts = frozenset(), or use path='generic'",
            _Generic: "the model treats a row in a batch otherwise than alone, so that rows influence one another"}
+
+def _warn_of_rounding(few, site, moved):
+    "Say so where effects are of the size of rounding."
+    if few.rounding <= moved: return
+    warnings.warn(f"in {few.plain.dtype}, rounding may move this model's logits by {few.rounding:.1g}, and patching site {site!r} of two series moves them "
+                  f"by {moved:.1g} at most: effects of that size may be rounding alone; use model.double()", stacklevel=6)
 
 # %% ../nbs/20_patching.ipynb #1f845760
 def _generic(g, X, mask, site, donors, sets, layers, positions, reference, few, path):
     "As `_fast`, without shortcuts."
-    p = next(g.model.parameters())
+    p = _lead(g.model)
     hooked = transparent if path == "generic" else nullcontext
     if path == "generic": check_reach(g.model, few.x, few.mask, {h.name: h.n_heads for h in g.found}, g.call)
     layers = _check_range("layers", layers, len(g.found))
-    if sets is not None: _check_sets(sets, len(g.found), min(h.n_heads for h in g.found))
+    if sets is not None: _check_sets(sets, [h.n_heads for h in g.found])
     kinds = _kinds(site, layers)
     with hooked(g.model):
         _check_generic(g, few, kinds)
@@ -783,19 +852,20 @@ def _generic(g, X, mask, site, donors, sets, layers, positions, reference, few, 
         shapes = g.capture(few.x, few.mask, kinds)[1]
     _check_alike(g.found, site, layers, shapes)
     positions = _check_range("positions", positions, shapes[kinds[0]].shape[-2])
-    def chunk(rows, donors, positions, sets):
+    def chunk(X, mask, rows, donors, positions, sets):
         with hooked(g.model): return _generic_chunk(g, X, mask, rows, site, donors, layers, positions, sets, mean, p)
-    with hooked(g.model): _check_patches(chunk, g, X, mask, few.rows, site, layers, positions, sets, p)
+    with hooked(g.model): moved = _check_patches(chunk, g, few, site, layers, positions, sets)
+    _warn_of_rounding(few, site, moved)
     coords = {"set": [[list(map(int, h)) for h in s] for s in sets]} if sets is not None else {"layer": layers}
     if site.endswith("_pos"): coords["position"] = positions
-    return (lambda rows: chunk(rows, donors, positions, sets)), {**coords, "module": [h.name for h in g.found]}
+    return (lambda rows: chunk(X, mask, rows, donors, positions, sets)), {**coords, "module": [h.name for h in g.found]}
 
 # %% ../nbs/20_patching.ipynb #c67657a5
-def _fingerprint(model, X, pairs, mask, reference, logits, **settings):
+def _fingerprint(model, X, rows, pairs, mask, reference, logits, **settings):
     "Changes when anything that the numbers depend on does; the model's own `logits` of a few rows stand for what its code computes."
-    p, weights = next(model.parameters()), fingerprint(*(_numpy(v.detach()) for v in model.state_dict().values() if torch.is_tensor(v)))
+    p, weights = _lead(model), fingerprint(*(_numpy(v.detach()) for v in model.state_dict().values() if torch.is_tensor(v)))
     columns = [pairs[c].to_numpy() for c in pairs if pairs[c].dtype.kind in "iufb"]
-    arrays = {"inputs": [X], "pairs": columns, "mask": [mask], "reference": [reference], "function": [_numpy(logits), repr(model)]}
+    arrays = {"inputs": [X], "pairs": [rows, *columns], "mask": [mask], "reference": [reference], "function": [_numpy(logits), repr(model)]}
     return dict(model=type(model).__name__, weights=weights, **{k: fingerprint(*v) for k, v in arrays.items()}, dtype=str(p.dtype), device=p.device.type, **to_plain(settings))
 
 def _check_resume(folder):
@@ -817,39 +887,50 @@ def _kept(folder, name, compute):
 def _run_chunks(one_chunk, rows, chunk, folder, name, what, progress):
     "All chunks, from their files where they are there: base (P, K), donors' own (D, P, K), patched (D, P, *axes, K)."
     _check_resume(folder)
-    if chunk < 1: raise ValueError(f"chunk is {chunk}; it must be at least 1")
     bar = tqdm(range(0, len(rows), chunk), desc=what, disable=not progress, leave=False)
     parts = [_kept(folder, f"{name}-{i:08d}", lambda: one_chunk(rows[i:i + chunk])) for i in bar]
-    return [np.concatenate(v, axis) for v, axis in zip(zip(*parts), (0, 1, 1))]
+    base, own, patched = (np.concatenate(v, axis) for v, axis in zip(zip(*parts), (0, 1, 1)))
+    if not np.isfinite(patched).all(): raise ValueError("some patched logits are NaN or infinite though the model's own are not; its precision may be too low (use model.float())")
+    return base, own, patched
 
 # %% ../nbs/20_patching.ipynb #336f9781
 def _relies(site): return [s for s, used in (("mixing", site in ("head", "head_pos", "set")), ("one_token", site.endswith("_pos"))) if used]
 
 def _fast(model, X, mask, site, donors, sets, layers, positions, reference, few):
     "A function from rows to logits, and the coordinates that it fixes."
-    p, steps = next(model.parameters()), _Steps(model)
-    _same_output(few, _trace(model, few.x, _token_mask(model, few.mask))[2], "entered through embed, blocks and readout (its forward does something else besides)")
+    p, steps = _lead(model), _Steps(model)
+    traces, _, logits = _trace(model, few.x, _token_mask(model, few.mask))
+    _same_output(few, logits, "entered through embed, blocks and readout (its forward does something else besides)")
     if not all(_declares(block, shortcut) for block in model.blocks for shortcut in _relies(site)):
-        return _generic(steps, X, mask, site, donors, sets, layers, positions, reference, few, "fast")
+        return _generic(steps, X, mask, site, donors, sets, layers, positions, reference, few, "steps")
     layers = _check_range("layers", layers, len(model.blocks))
-    positions = _check_range("positions", positions, model.embed(few.x[:1]).shape[1])
-    if sets is not None: _check_sets(sets, len(model.blocks), model.blocks[0].attn.n_heads)
+    positions = _check_range("positions", positions, traces[0].x.shape[1])
+    heads = [block.attn.n_heads for block in model.blocks]
+    if sets is not None: _check_sets(sets, heads)
+    _check_alike(steps.found, site, layers, {})
     pool = slice(None) if reference is None else reference
     mean = _mean_trace(model, X[pool], None if mask is None else mask[pool], p) if "mean" in donors else None
-    def chunk(rows, donors, positions, sets):
+    def chunk(model, X, mask, rows, donors, positions, sets):
+        p = _lead(model)
         at = torch.as_tensor(positions, device=p.device)
-        chosen = None if sets is None else _check_sets(sets, len(model.blocks), model.blocks[0].attn.n_heads)
+        chosen = None if sets is None else _check_sets(sets, heads)
         return _chunk_logits(model, X, mask, rows, site, donors, layers, at, chosen, mean, p)
-    _check_patches(chunk, steps, X, mask, few.rows, site, layers, positions, sets, p)
+    exact, precise = _in_double(model, few)
+    _warn_of_rounding(few, site, _check_patches(partial(chunk, exact), _Steps(exact), precise, site, layers, positions, sets))
     coords = {"set": [[list(map(int, h)) for h in s] for s in sets]} if sets is not None else {"layer": layers, "position": positions}
-    return (lambda rows: chunk(rows, donors, positions, sets)), coords
+    return (lambda rows: chunk(model, X, mask, rows, donors, positions, sets)), coords
 
+# %% ../nbs/20_patching.ipynb #bbe37fde
 def _check_range(name, chosen, n):
     "Chosen layers or positions as a list; all of them by default."
-    chosen = list(range(n)) if chosen is None else [int(i) for i in chosen]
-    wrong = [i for i in chosen if not 0 <= i < n]
-    if wrong or not chosen: raise ValueError(f"{name} {wrong} do not exist; there are {name} 0 to {n - 1}")
-    return chosen
+    if chosen is None: return list(range(n))
+    sequence = isinstance(chosen, (list, tuple, range, np.ndarray))
+    listed = list(chosen) if sequence else []
+    if not sequence or not all(map(_whole, listed)):
+        raise ValueError(f"{name} is {chosen!r}; it must be a list of whole numbers from 0 to {n - 1} (of a mask, take np.flatnonzero)")
+    wrong = [i for i in listed if not 0 <= i < n]
+    if wrong or not listed: raise ValueError(f"{name} {wrong} do not exist; there are {name} 0 to {n - 1}")
+    return [int(i) for i in listed]
 
 # %% ../nbs/20_patching.ipynb #06c8f9b6
 def _series(X):
@@ -876,20 +957,34 @@ def _run(model, x, mask, call):
 def _reference(reference, n):
     "Row numbers to average over, or None."
     if reference is None: return None
-    reference = np.asarray(reference)
-    if reference.dtype == bool: reference = np.flatnonzero(reference)
-    if not len(reference) or reference.min() < 0 or reference.max() >= n: raise ValueError(f"reference must name some of the rows 0 to {n - 1} of X")
+    given, reference = reference, np.asarray(reference)
+    if reference.dtype == bool and reference.shape == (n,): reference = np.flatnonzero(reference)
+    whole = reference.ndim == 1 and reference.dtype.kind in "iu"
+    if not whole or not len(reference) or reference.min() < 0 or reference.max() >= n:
+        raise ValueError(f"reference is {np.array2string(np.asarray(given), threshold=8)}; reference must name some of the rows 0 to {n - 1} of X, or be True for them")
     return reference
 
+def _two_series(first, second):
+    "Two series that differ; if they are the same, the second is rolled in time or, where that changes nothing, disturbed."
+    if not np.array_equal(first, second): return np.stack([first, second])
+    rolled = np.roll(first, 1, 0)
+    if not np.array_equal(first, rolled): return np.stack([first, rolled])
+    noise = np.random.default_rng(0).normal(size=first.shape)*max(1, abs(first).max())
+    return np.stack([first, first + noise.astype(first.dtype)])
+
 def _few(model, X, mask, rows, p, call):
-    "Two of the rows, the most and the least padded, and the untouched model's logits of them."
+    "Two of the series, the most and the least padded, and the untouched model's logits of them."
     rows = np.unique(rows)
     if mask is not None: rows = rows[np.argsort(mask[rows].sum(1), kind="stable")]
-    rows = np.unique(rows[[0, -1]])
-    x, m = torch.as_tensor(X[rows]).to(p), None if mask is None else torch.as_tensor(mask[rows]).to(p.device)
+    series, steps = _two_series(*X[rows[[0, -1]]]), None if mask is None else mask[rows[[0, -1]]]
+    x, m = torch.as_tensor(series).to(p), None if mask is None else torch.as_tensor(steps).to(p.device)
     plain = _run(model, x, m, call)
+    if plain.ndim != 2: _check_form(_numpy(plain))
     _check_finite(plain)
-    return _Few(x, m, rows, plain, _allowed(model, plain, x, m, call))
+    return _Few(series, steps, x, m, plain, _allowed(model, plain, x, m, call))
+
+# %% ../nbs/20_patching.ipynb #15ce7e16
+def _lead(model): return next((p for p in model.parameters() if p.is_floating_point()), next(model.parameters()))
 
 def _allowed(model, plain, x, mask, call):
     "What rounding may do to the model's logits; refuses a model for which that is as much as series or classes differ."
@@ -931,7 +1026,7 @@ def model_logits(
 ) -> np.ndarray: # (N, K) logits; raises `ValueError` if the model does not give them
     "Logits of many series, the model run as a sweep runs it."
     _check_module(model)
-    X, mask, p = _series(X), None if mask is None else np.asarray(mask), next(model.parameters())
+    X, mask, p = _series(X), None if mask is None else np.asarray(mask), _lead(model)
     _check_mask(mask, X)
     if not len(X): raise ValueError("X is empty")
     bad = np.flatnonzero(~np.isfinite(X).all((1, 2)))
@@ -963,7 +1058,7 @@ def check_logits(
     call: Callable | None = None, # as in `sweep`
 ) -> None: # raises `ValueError` where rounding does not explain the difference
     "Are these the model's logits of these rows?"
-    p, rows, logits = next(model.parameters()), np.asarray(rows), np.asarray(logits)
+    p, rows, logits = _lead(model), np.asarray(rows), np.asarray(logits)
     x = torch.as_tensor(_series([X[i] for i in rows])).to(p)
     m = None if mask is None else torch.as_tensor(np.asarray(mask)[rows]).to(p.device)
     own = _run(model, x, m, call)
@@ -977,7 +1072,8 @@ def check_logits(
 # %% ../nbs/20_patching.ipynb #49c6c1c3
 def _prepared(model, pairs, rows, chunk, path, heads, call, what):
     "A function from rows to logits, the coordinates that it fixes, and a record of all that they depend on."
-    few = _few(model, what["X"], what["mask"], rows, next(model.parameters()), call)
+    if path == "fast" and (heads is not None or call is not None): raise ValueError("path='fast' takes neither heads nor call, which are of the generic path")
+    few = _few(model, what["X"], what["mask"], rows, _lead(model), call)
     if path == "fast" or path == "auto" and has_fast_path(model) and call is None and heads is None:
         one_chunk, coords = _fast(model, few=few, **what)
         taken = "steps" if "module" in coords else "fast"
@@ -986,8 +1082,8 @@ def _prepared(model, pairs, rows, chunk, path, heads, call, what):
         one_chunk, coords = _generic(g, few=few, path="generic", **what)
         taken = "generic"
     settings = {k: what[k] for k in ("site", "donors", "sets", "positions")}
-    info = _fingerprint(model, what["X"], pairs, what["mask"], what["reference"], few.plain, **settings, layers=coords.get("layer"),
-                        chunk=chunk, path=taken, heads=heads, tst_mi=versions()["tst_mi"], torch=versions()["torch"])
+    info = _fingerprint(model, what["X"], rows, pairs, what["mask"], what["reference"], few.plain, **settings, layers=coords.get("layer"),
+                        chunk=chunk, path=taken, heads=None if heads is None else list(heads.items()), tst_mi=versions()["tst_mi"], torch=versions()["torch"])
     return one_chunk, coords, info
 
 # %% ../nbs/20_patching.ipynb #152ebf2b
@@ -1013,8 +1109,8 @@ def sweep(
     "Patch every layer and variant of a site, for every pair and donor."
     _check_module(model)
     X, mask, reference = _series(X), None if mask is None else np.asarray(mask), _reference(reference, len(X))
-    donors, p = (donors,) if isinstance(donors, str) else tuple(donors), next(model.parameters())
-    rows = _check_inputs(model, X, pairs, site, donors, mask, sets, layers, path)
+    donors, p = (donors,) if isinstance(donors, str) else tuple(donors or ()), _lead(model)
+    rows = _check_inputs(model, X, pairs, site, donors, mask, sets, layers, path, chunk)
     if chunk is None: chunk = _pairs_at_a_time(model, X, p)
     what = dict(X=X, mask=mask, site=site, donors=donors, sets=sets, layers=layers, positions=positions, reference=reference)
     one_chunk, coords, info = _prepared(model, pairs, rows, chunk, path, heads, call, what)
@@ -1047,7 +1143,7 @@ def head_influence(
     chunk: int | None = None, # pairs at a time; None: by length
 ) -> np.ndarray: # (P, L, H, L, H): patched layer and head, later layer and head; NaN where the second is not later
     "Change of each later head's z when one head is patched, relative to the donor's distance."
-    X, mask, parts, p = _series(X), None if mask is None else np.asarray(mask), [], next(model.parameters())
+    X, mask, parts, p = _series(X), None if mask is None else np.asarray(mask), [], _lead(model)
     if lacking := missing_members(model): raise ValueError(f"influence needs the fast path, and the model does not show {', '.join(lacking)}")
     if not all(_declares(block, "mixing") for block in model.blocks): raise ValueError("influence needs heads that are mixed by a sum, and the model's attention does not declare 'mixing' in its shortcuts")
     if donor in ABLATIONS: raise ValueError(f"donor is {donor!r}; influence is relative to a donor's own z, so name a column of pairs")

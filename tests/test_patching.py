@@ -53,7 +53,7 @@ def difference(a, b): return max(abs(a.patched[d] - b.patched[d]).max() for d in
 
 
 @pytest.mark.parametrize("site", SITES)
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(case=cases())
 def test_fast_path_equals_hooks(site, case):
     "In double precision, where rounding cannot hide a mistake: with hooks, and a component's own activation changes nothing."
@@ -77,7 +77,7 @@ def patched_runs(pairs, args):
 
 
 @pytest.mark.parametrize("site", SITES)
-@settings(max_examples=5, deadline=None, derandomize=True)
+@settings(max_examples=3, deadline=None, derandomize=True)
 @given(case=cases())
 def test_single_precision_differs_by_what_rounding_explains(site, case):
     model, X, pairs, mask, rng = case

@@ -181,7 +181,7 @@ def check_folder(
 def _locked(folder):
     "Held while a folder is looked at or replaced."
     owner = os.getuid() if hasattr(os, "getuid") else ""
-    name = fingerprint(os.path.realpath(folder), owner)
+    name = hashlib.sha256(f"{os.path.realpath(folder)} {owner}".encode()).hexdigest()[:16]
     return FileLock(Path(tempfile.gettempdir())/f"tst_mi-{name}.lock", is_singleton=True)   # one process may hold it twice
 
 def _fit(folder, room=0):

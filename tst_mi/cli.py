@@ -123,7 +123,8 @@ def check_dataset(
     from tst_mi.data import find_dataset
     if not isinstance(name, str): raise ValueError(f"dataset is {name!r}; it must be a text (in papermill, -r dataset {name})")
     plain = name == Path(name).name and name.isprintable() and "\\" not in name and not name.startswith(".")
-    if not plain or not name: raise ValueError(f"dataset is {_short(name)}; it must be a plain name without slashes, not a path: a folder of datasets is given as data_dir")
+    if not plain or not 0 < len(name) < 100:
+        raise ValueError(f"dataset is {_short(name)}; it must be a plain name without slashes, of fewer than 100 characters, not a path: a folder of datasets is given as data_dir")
     with suppress(OSError): find_dataset(name, data_dir, download=False)   # a set of the archive that is not here is downloaded
 
 def check_paths(

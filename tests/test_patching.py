@@ -11,7 +11,7 @@ from torch import nn
 
 import tst_mi.patching as patching
 from tst_mi.model import POOLINGS, Attention, ModelConfig, Pooling, TimeSeriesTransformer, rounding
-from tst_mi.patching import PROTOCOL, SITES, check_reach, find_heads, has_fast_path, missing_members, model_logits, sweep
+from tst_mi.patching import PROTOCOL, SITES, find_heads, has_fast_path, missing_members, model_logits, sweep
 
 pytestmark = pytest.mark.filterwarnings("ignore:in torch.*rounding may move")  # random networks with hardly any effect
 

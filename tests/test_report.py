@@ -19,7 +19,7 @@ from tst_mi.cli import main
 from tst_mi.data import load_dataset
 from tst_mi.model import train_checkpoint
 
-QUICK = dict(max_pairs=20, n_boot=200, matchings=2, placebo_runs=4, perturbation_seeds=0, ig_steps=0)
+QUICK = dict(max_pairs=32, n_boot=200, matchings=2, control_runs=1, placebo_runs=2, perturbation_seeds=0, ig_steps=0)
 
 
 def run(tmp_path, **parameters):
@@ -35,6 +35,7 @@ def sections(text):
     found = {}
     for block in text.strip().split("\n\n")[1:]:
         lines = block.splitlines()
+        if lines == ["(empty)"]: continue
         if len(lines) == 1 and ": " not in lines[0]: here = found.setdefault(lines[0], {})
         else: here.update({name: line.split(": ", 1)[1] for line in lines if ": " in line for name in line.split(": ", 1)[0].split(", ")})
     return found
@@ -59,7 +60,7 @@ def test_the_dataset_parameter_changes_the_dataset(tmp_path, power_checkpoint):
 def test_results_are_whole_and_agree(tmp_path):
     text = run(tmp_path, design="error", seed=3, perturbation_seeds=1, ig_steps=3)
     folder = tmp_path/"out"/"JapaneseVowels"
-    tables = ["heads", "pairs", "effects", "power", "variation", "layers", "mlp", "segments", "together", "placebo", "preservation", "stability", "baselines"]
+    tables = ["heads", "pairs", "effects", "power", "variation", "layers", "mlp", "segments", "together", "each_head", "controls", "placebo", "preservation", "stability", "baselines"]
     figures = ["forest", "head_importance", "positions", "graph"]
     names = {"COLUMNS.txt", "manifest.json", "summary.json", *(f"{t}.csv" for t in tables), *(f"{f}.{end}" for f in figures for end in ("png", "pdf"))}
     assert {p.name for p in folder.iterdir()} == names
@@ -76,7 +77,10 @@ def test_results_are_whole_and_agree(tmp_path):
     assert explained["stability.csv"]["n"] != explained["heads.csv"]["n"] != explained["placebo.csv"]["n"]
     assert "added last" in explained["together.csv"]["layer"] and "all rows" in explained["layers.csv"]["band_lo"]
     assert summary["schema"] == SCHEMA and undocumented(summary) == []
-    assert len(heads) == 48 and heads[["mean", "lo", "hi", "q", "verdict"]].notna().to_numpy().all()
+    assert len(heads) == 48 and heads[["mean", "lo", "hi", "verdict"]].notna().to_numpy().all()
+    assert heads[["p", "q", "p_max_t"]].isna().to_numpy().all() and set(heads.verdict) == {"untestable: selection"}   # the model chose the pairs
+    own = pd.read_csv(folder/"each_head.csv")
+    assert len(own) == 48 and set(own.verdict) <= {"untestable: few units", "untestable: selection"} and own.p.isna().all()   # at most nine errors
     for direction in ("denoising", "noising"):
         found, part = summary["directions"][direction], heads[heads.direction == direction]
         assert found["n"] == (pairs.direction == direction).sum() == part.n.iloc[0]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMN', 'PAGE', 'STYLE', 'MARKS', 'SHAPES', 'COLOURS', 'head_importance', 'forest', 'role_text', 'triple',
-           'placebo_null', 'confusion', 'growth', 'png']
+           'control_null', 'confusion', 'growth', 'png']
 
 # %% ../nbs/70_figures.ipynb #3947ae8d
 from io import BytesIO
@@ -27,6 +27,11 @@ STYLE = {"font.size": 7, "axes.titlesize": 8, "axes.labelsize": 7, "xtick.labels
 MARKS = {"causal+": "+", "causal-": "−", "negligible": "0", "undecided": "?", "untestable": "×"}  # verdict -> sign
 SHAPES = {"causal+": "^", "causal-": "v", "negligible": "s", "undecided": "o", "untestable": "x"}  # verdict -> marker
 COLOURS = {"causal+": "#D55E00", "causal-": "#0072B2", "negligible": "#009E73", "undecided": "#999999", "untestable": "#CCCCCC"}  # verdict -> colour
+
+def _drawn(heads):
+    "Verdicts without the reasons of `untestable`, for marks and colours."
+    return heads.assign(verdict=heads.verdict.str.partition(":")[0])
+
 
 # %% ../nbs/70_figures.ipynb #4afdf04e
 def _cells(heads):
@@ -68,6 +73,7 @@ def head_importance(
     limit: float | None = None, # end of the colour scale in percent; give the same to make figures comparable; None fits the data
 ) -> Figure: # one panel per dataset and direction
     "Heatmap of all heads with verdict marks, one panel per dataset and direction."
+    heads = _drawn(heads)
     if limit is None and heads.recovery.notna().any(): limit = float(heads.recovery.abs().max()*100) or 1.  # one scale for all panels
     with plt.rc_context(STYLE):
         fig, cells = _grid(heads, .5 + .34*(1 + heads.layer.max()))
@@ -109,6 +115,7 @@ def forest(
     title: str = "", # above the panels
 ) -> Figure: # one panel per dataset and direction
     "Means with intervals, simultaneous bands and the negative control."
+    heads = _drawn(heads)
     parts = [part[["layer", "head"]].to_numpy().tolist() for *_, part in _cells(heads)]
     with plt.rc_context(STYLE):
         fig, cells = _grid(heads, .3 + .145*max(map(len, parts)), sharey="row" if all(p == parts[0] for p in parts) else False)
@@ -158,30 +165,31 @@ def triple(
     return fig
 
 # %% ../nbs/70_figures.ipynb #9ad8f4be
-def _placebo_panel(top, below, heads, placebo, alpha):
-    "Observed t above, the histogram of placebo t below."
+def _control_panel(top, below, heads, control, alpha):
+    "Observed t above, the histogram of t of heads that carry nothing below."
     for v, part in heads[heads.t.notna()].groupby("verdict"): top.plot(part.t, part.layer, SHAPES[v], ls="", color=COLOURS[v], mec="black", mew=.3, ms=4.5, alpha=.8)
     if heads.t.isna().all(): top.text(.5, .5, "untestable: no statistic", ha="center", va="center", transform=top.transAxes)
     below.sharex(top)
-    if len(placebo):
-        below.hist(placebo.t, bins=40, density=True, color="#999999")
-        limit = placebo.t.abs().groupby(placebo.run).max().quantile(1 - alpha)
+    if len(control):
+        below.hist(control.t, bins=40, density=True, color="#999999")
+        limit = control.t.abs().groupby(control.run).max().quantile(1 - alpha)
         for ax in (top, below):
             for x in (-limit, limit): ax.axvline(x, color="black", ls=":", lw=.8)
-        below.text(.99, .97, f"{placebo.run.nunique()} runs,\nn = {placebo.n.mean():.0f}", ha="right", va="top", fontsize=6, transform=below.transAxes)
-    else: below.text(.5, .5, "no placebo runs", ha="center", va="center", transform=below.transAxes)
+        below.text(.99, .97, f"{control.run.nunique()} runs,\nn = {control.n.mean():.0f}", ha="right", va="top", fontsize=6, transform=below.transAxes)
+    else: below.text(.5, .5, "no control runs", ha="center", va="center", transform=below.transAxes)
     top.set(ylim=(-.6, heads.layer.max() + .6), yticks=range(heads.layer.max() + 1), ylabel="layer")
     top.tick_params(labelbottom=False)
-    below.set(xlabel="t-statistic", ylabel="density", **({} if len(placebo) else {"yticks": []}))
+    below.set(xlabel="t-statistic", ylabel="density", **({} if len(control) else {"yticks": []}))
 
 # %% ../nbs/70_figures.ipynb #4fe2b6a9
-def placebo_null(
+def control_null(
     heads: pd.DataFrame, # the table `heads` of an analysis; of several, with a column `name`
-    placebo: pd.DataFrame, # the table of `placebo_runs`; of several networks, with a column `name`
+    control: pd.DataFrame, # the table of `scrambled`; of several networks, with a column `name`
     title: str = "", # above the panels
-    alpha: float = .05, # the dotted lines leave out this share of placebo runs
-) -> Figure: # per dataset and direction, observed statistics above those of the placebo
-    "Observed t-statistics against those of placebo triples."
+    alpha: float = .05, # the dotted lines leave out this share of control runs
+) -> Figure: # per dataset and direction, observed statistics above those of the control
+    "Observed t-statistics against those of scrambled heads."
+    heads = _drawn(heads)
     cells = list(_cells(heads))
     rows, columns = (1 + max(c[i] for c in cells) for i in (0, 1))
     with plt.rc_context(STYLE):
@@ -190,7 +198,7 @@ def placebo_null(
         for r, c, about, part in cells:
             pair = axes[2*r, c], axes[2*r + 1, c]
             for ax in pair: ax.axis("on")
-            _placebo_panel(*pair, part, placebo[placebo["name"] == part["name"].iloc[0]] if "name" in placebo else placebo, alpha)
+            _control_panel(*pair, part, control[control["name"] == part["name"].iloc[0]] if "name" in control else control, alpha)
             pair[0].set_title(about)
         _verdict_legend(fig, heads.verdict)
         fig.suptitle(title)

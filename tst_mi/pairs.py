@@ -47,8 +47,13 @@ class Pairs:
     direction: str # one of `DIRECTIONS`, or 'placebo'
     composition: pd.DataFrame # per class: instances classified correctly and wrongly, and how many serve in each role
     dropped: dict # reason -> number of candidates that could not be used
+    selection: str = "correct" # one of the design's: which instances could serve
     origin: Origin | None = None # what they were matched on; None: not known, and not checked
     def __len__(self): return len(self.table)
+    @property
+    def selected(self) -> bool:
+        "Did the model's own output choose the instances? Then no test of them is valid."
+        return self.selection != "all"
     @property
     def specific(self) -> bool:
         "Is the control's class a third one, so that the contrast tests which class a head carries?"
@@ -79,7 +84,7 @@ def _neutral(table, classes, rng):
         return int(rng.choice(free)) if free else -1
     return [draw(row) for row in table.itertuples()]
 
-def _pack(rows, design, direction, y, logits, dropped, rng):
+def _pack(rows, design, direction, y, logits, dropped, rng, selection="correct"):
     "Rows of (base, source, control, label, foil, control_class) -> `Pairs`."
     predicted = logits.argmax(1)
     table = pd.DataFrame(rows, columns=["base", "source", "control", "label", "foil", "control_class"]).astype(int)
@@ -92,7 +97,7 @@ def _pack(rows, design, direction, y, logits, dropped, rng):
     used = np.unique(table[["base", "source", "control"]])
     few = used[used >= 0][[0, len(used)//2, -1]]
     origin = Origin(len(y), fingerprint(y.astype(np.int64)), few, logits[few])
-    return Pairs(table, design, direction, composition, {k: v for k, v in dropped.items() if v}, origin)
+    return Pairs(table, design, direction, composition, {k: v for k, v in dropped.items() if v}, selection, origin)
 
 # %% ../nbs/15_pairs.ipynb #7cfc4a02
 def _pools(y, rows, rng): return {int(c): list(rng.permutation(rows[y[rows] == c])) for c in np.unique(y[rows])}
@@ -135,7 +140,7 @@ def _contrast(y, predicted, direction, max_pairs, rng, everyone, reuse, stratify
             if label is None or other is None or not pools[label] or not pools[other]: break
     left = sum(map(len, pools.values()))
     reason = "usable, but beyond max_pairs" if len(rows) == max_pairs else "usable, but no partners of other classes left"
-    return rows, {"misclassified (design 'contrast' uses correct instances)": int((~usable).sum()), reason: left}
+    return rows, {"misclassified (selection 'correct' leaves them out)": int((~usable).sum()), reason: left}
 
 # %% ../nbs/15_pairs.ipynb #5841a4e5
 def _in_turn(groups, rng):
@@ -176,12 +181,12 @@ def _error(y, predicted, direction, max_pairs, rng, everyone, reuse, stratify):
 class Design(NamedTuple):
     "One way to choose and match instances."
     directions: tuple # of `DIRECTIONS`
-    selections: tuple # which instances may serve: 'correct' (in the way of the design), 'all'
+    selections: tuple # which instances may serve, the default first: 'all', or 'correct', in the way of the design
     match: Callable # (y, predicted, direction, max_pairs, rng, everyone, reuse, stratify) -> rows of (base, source, control, label, foil, control class), reason -> number dropped
     needs: dict # direction -> what it cannot do without
 
 _ERROR = "a misclassified instance besides correct ones of its class"
-DESIGNS = {"contrast": Design(("contrast",), ("correct", "all"), _contrast, {"contrast": "correct instances of three classes (of two, if there are only two)"}),
+DESIGNS = {"contrast": Design(("contrast",), ("all", "correct"), _contrast, {"contrast": "instances of three classes (of two, if there are only two)"}),
            "error": Design(("denoising", "noising"), ("correct",), _error, {"denoising": f"{_ERROR} and of a third", "noising": f"{_ERROR}, two of them"})}  # name -> `Design`
 
 def _check_request(y, logits, design, direction, max_pairs, selection, reuse):
@@ -205,7 +210,7 @@ def make_pairs(
     direction: str | None = None, # one of the design's; None where it has only one ('error' has 'denoising' and 'noising')
     max_pairs: int = 200, # triples at most
     seed: int = 0, # of the matching; another seed gives another matching
-    selection: str = "correct", # for 'contrast': 'correct', or 'all' to match by true class whatever the prediction
+    selection: str | None = None, # one of the design's, by default its first: 'all' matches by true class whatever the prediction
     reuse: int = 1, # 1: each instance serves once; more: pairs of donors per base (noising: bases per pair of donors)
     stratify: bool = False, # go round the pairs of classes instead of drawing them as they come
     exclude: np.ndarray | None = None, # (N,) True for instances that may not serve, such as `copies` of others
@@ -213,6 +218,7 @@ def make_pairs(
     "Assign bases, sources and control sources, by default each instance serving once."
     y, logits = np.asarray(y), np.asarray(logits)
     if direction is None and design in DESIGNS and len(DESIGNS[design].directions) == 1: direction, = DESIGNS[design].directions
+    if selection is None and design in DESIGNS: selection = DESIGNS[design].selections[0]
     _check_request(y, logits, design, direction, max_pairs, selection, reuse)
     rng, predicted = np.random.default_rng(seed), logits.argmax(1)
     free = np.flatnonzero(~(np.zeros(len(y), dtype=bool) if exclude is None else np.asarray(exclude, dtype=bool)))
@@ -220,12 +226,13 @@ def make_pairs(
     rows, dropped["excluded, such as a copy of another instance"] = [[*free[row[:3]], *row[3:]] for row in rows], len(y) - len(free)
     if not rows:
         right, classes = int((predicted == y).sum()), len(np.unique(y[predicted == y]))
-        raise ValueError(f"design {design!r} finds no usable pair: {right} of {len(y)} instances are classified correctly, in {classes} classes, and "
-                         f"{len(y) - right} wrongly; it needs {DESIGNS[design].needs[direction]}")
-    pairs = _pack(rows, design, direction, y, logits, dropped, rng)
+        found = f"{right} of {len(y)} instances are classified correctly, in {classes} classes, and {len(y) - right} wrongly"
+        if selection == "all": found = f"{len(free)} instances may serve, of {len(np.unique(y[free]))} classes"
+        raise ValueError(f"design {design!r} finds no usable pair: {found}; it needs {DESIGNS[design].needs[direction]}")
+    pairs = _pack(rows, design, direction, y, logits, dropped, rng, selection)
     if reuse > 1 and pairs.effective_n < 6:
         raise ValueError(f"with reuse = {reuse} there are {len(pairs)} pairs in {pairs.table.cluster.nunique()} clusters, worth {pairs.effective_n:.1f} independent ones; "
-                         "at least 6 are needed to test anything: use design 'contrast', less reuse or more data")
+                         "at least 6 are needed even for intervals: use design 'contrast', less reuse or more data")
     return pairs
 
 # %% ../nbs/15_pairs.ipynb #ce978e4b
@@ -244,23 +251,23 @@ def split_pairs(
 # %% ../nbs/15_pairs.ipynb #6ad380fc
 def placebo_pairs(
     y: np.ndarray, # (N,) true class indices
-    logits: np.ndarray, # (N, K) the model's outputs
+    logits: np.ndarray, # (N, K) the model's outputs, of which a few are kept to recognise it by
     max_pairs: int = 200, # triples at most
     seed: int = 0, # of the matching
     exclude: np.ndarray | None = None, # (N,) True for instances that must not serve
 ) -> Pairs: # disjoint triples whose two donors are of one class; raises `ValueError` if there is none
     "Triples in which the null hypothesis is true by design."
     y, logits, rng = np.asarray(y), np.asarray(logits), np.random.default_rng(seed)
-    predicted = logits.argmax(1)
-    pools, rows = _pools(y, np.flatnonzero((predicted == y) & ~np.asarray(False if exclude is None else exclude)), rng), []
+    free = np.ones(len(y), dtype=bool) if exclude is None else ~np.asarray(exclude, dtype=bool)
+    pools, rows = _pools(y, np.flatnonzero(free), rng), []
     while len(rows) < max_pairs:
         drawn = [c for c in pools if len(pools[c]) > 1]
         label = _draw_classes({c: pools[c] for c in drawn}, 1, rng)
         foil = _draw_classes(pools, 1, rng, label)
         if not label or not foil: break
         rows.append([pools[foil[0]].pop(), pools[label[0]].pop(), pools[label[0]].pop(), label[0], foil[0], label[0]])
-    if not rows: raise ValueError("no placebo triple: there must be correct instances of two classes, two of one of them")
-    return _pack(rows, "placebo", "placebo", y, logits, {}, rng)
+    if not rows: raise ValueError("no placebo triple: there must be instances of two classes, two of one of them")
+    return _pack(rows, "placebo", "placebo", y, logits, {}, rng, "all")
 
 # %% ../nbs/15_pairs.ipynb #e403b2a9
 def published_pairs(

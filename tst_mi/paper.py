@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 
 from .analysis import SCHEMA
 from .artifacts import check_folder, differing, publish, recover
-from .figures import COLUMN, PAGE, STYLE, forest, head_importance, placebo_null
+from .figures import COLUMN, PAGE, STYLE, forest, head_importance, control_null
 from .maps import pipeline
 
 # %% ../nbs/72_paper.ipynb #b138cf13
@@ -128,7 +128,7 @@ def stability_curves(
 # %% ../nbs/72_paper.ipynb #0cc0c451
 RANKS = tuple(f"{name}{end}" for name in ("per_pair", "dataset", "across_halves", "ceiling", "ratio") for end in ("", "_lo", "_hi"))  # numbers of `compare_rankings`
 FILES = {"summary.json": ("schema", "n_train", "n_test", "classes", "test_accuracy", "n_heads", "directions"), "heads.csv": ("direction", "layer", "head", "quantity", "n", "mean", "lo", "hi", "t", "q", "recovery", "verdict"), "power.csv": ("direction", "layer", "head", "mde", "mde_recovery", "units_needed"),
-         "baselines.csv": ("direction", "method", "statistic", *RANKS), "stability.csv": ("direction", "kind", "strength", "pairs", "statistic", *RANKS, "survival", "survival_all"), "placebo.csv": ("run", "layer", "head", "n", "t")}  # file of a report -> keys or columns it needs
+         "baselines.csv": ("direction", "method", "statistic", *RANKS), "stability.csv": ("direction", "kind", "strength", "pairs", "statistic", *RANKS, "survival", "survival_all"), "controls.csv": ("control", "run", "layer", "head", "n", "t")}  # file of a report -> keys or columns it needs
 
 def _read(path, needed):
     "The record or a table of a report; a table without rows still has its columns."
@@ -142,7 +142,7 @@ def _read(path, needed):
 def collect(
     folder: str | Path, # of the reports: one folder per dataset in it
     names: list | None = None, # datasets to take, in this order; None: all, by name
-) -> dict: # 'summary' -> list of records; 'heads', 'power', 'baselines', 'stability', 'placebo' -> table with the column `name` first
+) -> dict: # 'summary' -> list of records; 'heads', 'power', 'baselines', 'stability', 'controls' -> table with the column `name` first
     "Read the files of all reports; raises `ValueError` if one is not complete."
     folder = Path(folder)
     recover(folder)
@@ -166,17 +166,17 @@ def collect(
 # %% ../nbs/72_paper.ipynb #4b983bd0
 def summary_table(
     collected: dict, # what `collect` gave
-) -> pd.DataFrame: # data, model, triples, verdicts, the largest head, calibration
+) -> pd.DataFrame: # data, model, triples, verdicts, the largest head, controls
     "Table 1: each dataset and direction in one row."
     rows = []
     for s in collected["summary"]:
-        placebo = s.get("calibration") if isinstance(s.get("calibration"), dict) else {}
+        rate = {row["control"]: row["rate"] for row in s.get("controls") or [] if isinstance(row, dict)}
         for d, f in s["directions"].items():
             best = f["largest"]
             rows.append({"name": s["name"], "direction": d, "classes": len(s["classes"]), "train": s["n_train"], "test": s["n_test"], "accuracy": s["test_accuracy"],
                          "triples": f["n"], "effective_n": f["effective_n"], "smallest_p": f["smallest_p"], "heads": s["n_heads"], **f["verdicts"], "small": f["small"], "median_abs_d_z": f["median_abs_d_z"],
-                         "largest": f"L{best['layer']} H{best['head']}", "largest_mean": best["mean"], "largest_recovery": best["recovery"], "placebo_any_discovery": placebo.get("bh", {}).get("rate")})
-    return pd.DataFrame(rows).astype({"placebo_any_discovery": float, "largest_recovery": float})
+                         "largest": f"L{best['layer']} H{best['head']}", "largest_mean": best["mean"], "largest_recovery": best["recovery"], "scrambled_rate": rate.get("scrambled")})
+    return pd.DataFrame(rows).astype({"scrambled_rate": float, "largest_recovery": float})
 
 def significant_heads(
     collected: dict, # what `collect` gave
@@ -243,7 +243,9 @@ def paper_figures(
     figures = {"pipeline": pipeline(), "fig1_importance": head_importance(collected["heads"]), "fig4_effects": forest(collected["heads"])}
     if len(collected["baselines"]): figures["fig2_methods"] = method_agreement(collected["baselines"])
     if len(collected["stability"]): figures["fig3_stability"] = stability_curves(collected["stability"])
-    if len(collected["placebo"]): figures["fig5_placebo"] = placebo_null(collected["heads"], collected["placebo"])
+    controls = collected["controls"]
+    scrambled = controls[controls.control == "scrambled"]
+    if len(scrambled): figures["fig5_controls"] = control_null(collected["heads"], scrambled)
     return dict(sorted(figures.items()))
 
 def paper(

@@ -391,10 +391,34 @@ def _where_real(donor, base, mask):
     choose = lambda d, b: d if d is None else torch.where(mask.view(*mask.shape, *[1]*(d.ndim - 2)), d, b)
     return [Trace(*map(choose, d, b)) for d, b in zip(donor, base)]
 
-# %% ../nbs/20_patching.ipynb #9f0a32d3
+# %% ../nbs/20_patching.ipynb #cf3b0928
 NEEDS = {"head": ("xza", "z"), "set": ("xza", "z"), "layer": ("xa", "a"), "mlp": ("xhm", "m"), "residual": ("x", "x"), "projection_slice": ("xa", "a")}  # site -> activations of base, of donor
 
-def _chunk_logits(model, X, mask, rows, site, donors, layers, positions, chosen, mean, p):
+def _altered_z(alter, layer, base, donors, rows):
+    "What `alter` makes of the z (P, T, H, E) of the donors in one layer; refuses what has another shape."
+    changed = alter(layer, base, donors, rows)
+    shapes = {d: tuple(z.shape) for d, z in changed.items()}
+    if shapes != {d: tuple(z.shape) for d, z in donors.items()}:
+        raise ValueError(f"alter gives z of the shapes {shapes} in layer {layer}; it must give {tuple(base.shape)} for each of {list(donors)}")
+    return changed
+
+def _altered(alter, base, donors, rows):
+    "Traces of the donors with altered z, in all layers that have one."
+    given = {d: list(layers) for d, layers in donors.items()}
+    for l, trace in enumerate(base):
+        changed = _altered_z(alter, l, trace.z, {d: layers[l].z for d, layers in given.items()}, rows)
+        for d, z in changed.items(): given[d][l] = given[d][l]._replace(z=z)
+    return given
+
+def _check_alter(alter, site, resume):
+    "The function, if it can be used here."
+    if alter is not None and (site not in ("head", "head_pos", "set") or resume is not None):
+        raise ValueError("alter changes what heads write: it needs site 'head', 'head_pos' or 'set', and no resume, which could not tell one function from another")
+    return alter
+
+
+# %% ../nbs/20_patching.ipynb #9f0a32d3
+def _chunk_logits(model, X, mask, rows, site, donors, layers, positions, chosen, mean, p, alter=None):
     "Logits of one chunk of pairs: base (P, K), donors' own (D, P, K), patched (D, P, *axes, K)."
     unique, where = np.unique(rows, return_inverse=True)
     where = where.reshape(rows.shape)
@@ -407,12 +431,14 @@ def _chunk_logits(model, X, mask, rows, site, donors, layers, positions, chosen,
         take = torch.as_tensor(group, device=last.device)
         pick = lambda column, fields: [Trace(*(v[column] if f in fields else None for f, v in zip(Trace._fields, layer))) for layer in traces]
         base = _Base(model, pick(take[:, 0], needs[0]), last[take[:, 0]], None if tokens is None else tokens[take[:, 0]], positions, budget)
-        columns, patched = iter(take.T[1:]), []
+        columns, given = iter(take.T[1:]), {}
         for d in donors:
             if d == "zero": donor = [Trace(*(v if v is None else torch.zeros_like(v) for v in layer)) for layer in base.layers]
             elif d == "mean": donor = [Trace(*(v.expand(len(take), *v.shape[1:]) for v in layer)) for layer in mean]
             else: donor = _where_real(pick(column := next(columns), needs[1]), base.layers, None if tokens is None else tokens[column])
-            patched.append(_patch_sets(base, donor, chosen, budget) if site == "set" else torch.stack([base.patch(site, l, donor) for l in layers], 1))
+            given[d] = donor
+        if alter is not None: given = _altered(alter, base.layers, given, unique[group])
+        patched = [_patch_sets(base, donor, chosen, budget) if site == "set" else torch.stack([base.patch(site, l, donor) for l in layers], 1) for donor in given.values()]
         parts.append(torch.stack(patched))
     own, columns = torch.full((len(donors), len(rows), logits.shape[1]), torch.nan).to(logits), iter(where.T[1:])
     for i, d in enumerate(donors):
@@ -690,7 +716,7 @@ def _donor_values(g, donor, x, m, shapes, mean):
     return own, {k: torch.where(real, v, shapes[k]) for k, v in value.items()}
 
 # %% ../nbs/20_patching.ipynb #266137f7
-def _generic_chunk(g, X, mask, rows, site, donors, layers, positions, sets, mean, p):
+def _generic_chunk(g, X, mask, rows, site, donors, layers, positions, sets, mean, p, alter=None):
     "Logits of one chunk: base (P, K), donors' own (D, P, K), patched (D, P, *axes, K)."
     def get(r):
         tokens = None if mask is None else torch.as_tensor(mask[r]).to(p.device)
@@ -701,15 +727,26 @@ def _generic_chunk(g, X, mask, rows, site, donors, layers, positions, sets, mean
     _check_finite(logits)
     _check_alike(g.found, site, layers, shapes)
     positions = _check_range("positions", positions, shapes[kinds[0]].shape[-2])
-    columns, own, patched = iter(rows.T[1:]), [], []
+    columns, own, values, patched = iter(rows.T[1:]), [], {}, []
     for d in donors:
         inputs = (None, None) if d in ABLATIONS else get(next(columns))
-        out, value = _donor_values(g, d, *inputs, shapes, mean)
+        out, values[d] = _donor_values(g, d, *inputs, shapes, mean)
         own.append(torch.full_like(logits, torch.nan) if out is None else out)
+    if alter is not None: _alter_values(alter, g.found, shapes, values, rows)
+    for value in values.values():
         runs = [[g.run(x, m, places) for places in _places(site, l, g.found, positions, value, sets)]
                 for l in ([None] if site == "set" else layers)]
         patched.append(_stack(runs, site, len(positions)))
     return [_numpy(t) for t in (logits, torch.stack(own), torch.stack(patched))]
+
+# %% ../nbs/20_patching.ipynb #d2e35c2a
+def _alter_values(alter, found, base, donors, rows):
+    "Put altered z in place of the donors' own."
+    for l, kind in base:
+        heads = lambda v: v.unflatten(-1, (found[l].n_heads, -1))
+        changed = _altered_z(alter, l, heads(base[l, kind]), {d: heads(v[l, kind]) for d, v in donors.items()}, rows)
+        for d, z in changed.items(): donors[d][l, kind] = z.flatten(-2)
+
 
 # %% ../nbs/20_patching.ipynb #d579f744
 def _stack(runs, site, T):
@@ -837,7 +874,7 @@ def _warn_of_rounding(few, site, moved):
                   f"by {moved:.1g} at most: effects of that size may be rounding alone; use model.double()", stacklevel=6)
 
 # %% ../nbs/20_patching.ipynb #1f845760
-def _generic(g, X, mask, site, donors, sets, layers, positions, reference, few, path):
+def _generic(g, X, mask, site, donors, sets, layers, positions, reference, few, path, alter=None):
     "As `_fast`, without shortcuts."
     p = _lead(g.model)
     hooked = transparent if path == "generic" else nullcontext
@@ -851,13 +888,13 @@ def _generic(g, X, mask, site, donors, sets, layers, positions, reference, few, 
         shapes = g.capture(few.x, few.mask, kinds)[1]
     _check_alike(g.found, site, layers, shapes)
     positions = _check_range("positions", positions, shapes[kinds[0]].shape[-2])
-    def chunk(X, mask, rows, donors, positions, sets):
-        with hooked(g.model): return _generic_chunk(g, X, mask, rows, site, donors, layers, positions, sets, mean, p)
+    def chunk(X, mask, rows, donors, positions, sets, alter=None):
+        with hooked(g.model): return _generic_chunk(g, X, mask, rows, site, donors, layers, positions, sets, mean, p, alter)
     with hooked(g.model): moved = _check_patches(chunk, g, few, site, layers, positions, sets)
     _warn_of_rounding(few, site, moved)
     coords = {"set": [[list(map(int, h)) for h in s] for s in sets]} if sets is not None else {"layer": layers}
     if site.endswith("_pos"): coords["position"] = positions
-    return (lambda rows: chunk(X, mask, rows, donors, positions, sets)), {**coords, "module": [h.name for h in g.found]}
+    return (lambda rows: chunk(X, mask, rows, donors, positions, sets, alter)), {**coords, "module": [h.name for h in g.found]}
 
 # %% ../nbs/20_patching.ipynb #c67657a5
 def _fingerprint(model, X, rows, pairs, mask, reference, logits, **settings):
@@ -895,13 +932,13 @@ def _run_chunks(one_chunk, rows, chunk, folder, name, what, progress):
 # %% ../nbs/20_patching.ipynb #336f9781
 def _relies(site): return [s for s, used in (("mixing", site in ("head", "head_pos", "set")), ("one_token", site.endswith("_pos"))) if used]
 
-def _fast(model, X, mask, site, donors, sets, layers, positions, reference, few):
+def _fast(model, X, mask, site, donors, sets, layers, positions, reference, few, alter=None):
     "A function from rows to logits, and the coordinates that it fixes."
     p, steps = _lead(model), _Steps(model)
     traces, _, logits = _trace(model, few.x, _token_mask(model, few.mask))
     _same_output(few, logits, "entered through embed, blocks and readout (its forward does something else besides)")
     if not all(_declares(block, shortcut) for block in model.blocks for shortcut in _relies(site)):
-        return _generic(steps, X, mask, site, donors, sets, layers, positions, reference, few, "steps")
+        return _generic(steps, X, mask, site, donors, sets, layers, positions, reference, few, "steps", alter)
     layers = _check_range("layers", layers, len(model.blocks))
     positions = _check_range("positions", positions, traces[0].x.shape[1])
     heads = [block.attn.n_heads for block in model.blocks]
@@ -909,15 +946,15 @@ def _fast(model, X, mask, site, donors, sets, layers, positions, reference, few)
     _check_alike(steps.found, site, layers, {})
     pool = slice(None) if reference is None else reference
     mean = _mean_trace(model, X[pool], None if mask is None else mask[pool], p) if "mean" in donors else None
-    def chunk(model, X, mask, rows, donors, positions, sets):
+    def chunk(model, X, mask, rows, donors, positions, sets, alter=None):
         p = _lead(model)
         at = torch.as_tensor(positions, device=p.device)
         chosen = None if sets is None else _check_sets(sets, heads)
-        return _chunk_logits(model, X, mask, rows, site, donors, layers, at, chosen, mean, p)
+        return _chunk_logits(model, X, mask, rows, site, donors, layers, at, chosen, mean, p, alter)
     exact, precise = _in_double(model, few)
     _warn_of_rounding(few, site, _check_patches(partial(chunk, exact), _Steps(exact), precise, site, layers, positions, sets))
     coords = {"set": [[list(map(int, h)) for h in s] for s in sets]} if sets is not None else {"layer": layers, "position": positions}
-    return (lambda rows: chunk(model, X, mask, rows, donors, positions, sets)), coords
+    return (lambda rows: chunk(model, X, mask, rows, donors, positions, sets, alter)), coords
 
 # %% ../nbs/20_patching.ipynb #bbe37fde
 def _check_range(name, chosen, n):
@@ -1080,7 +1117,7 @@ def _prepared(model, pairs, rows, chunk, path, heads, call, what):
         g = _Generic(model, find_heads(model, heads), call or _call)
         one_chunk, coords = _generic(g, few=few, path="generic", **what)
         taken = "generic"
-    settings = {k: what[k] for k in ("site", "donors", "sets", "positions")}
+    settings = {k: what[k] for k in ("site", "donors", "sets", "positions")} | dict(alter=None if what["alter"] is None else repr(what["alter"]))
     info = _fingerprint(model, what["X"], rows, pairs, what["mask"], what["reference"], few.plain, **settings, layers=coords.get("layer"),
                         chunk=chunk, path=taken, heads=None if heads is None else list(heads.items()), tst_mi=versions()["tst_mi"], torch=versions()["torch"])
     return one_chunk, coords, info
@@ -1103,6 +1140,7 @@ def sweep(
     heads: dict | None = None, # generic path: names of output projections -> number of heads; None finds them
     call: Callable | None = None, # generic path: how to run the model, (model, x, mask) -> logits
     resume: str | Path | None = None, # folder for finished chunks
+    alter: Callable | None = None, # (layer, base's z (P, T, H, E), donor -> z, rows of base and donors (P, 1 + D)) -> donor -> z to put in instead
     progress: bool = False, # show a bar
 ) -> Sweep: # raises `ValueError` on bad input
     "Patch every layer and variant of a site, for every pair and donor."
@@ -1111,7 +1149,7 @@ def sweep(
     donors, p = (donors,) if isinstance(donors, str) else tuple(donors or ()), _lead(model)
     rows = _check_inputs(model, X, pairs, site, donors, mask, sets, layers, path, chunk)
     if chunk is None: chunk = _pairs_at_a_time(model, X, p)
-    what = dict(X=X, mask=mask, site=site, donors=donors, sets=sets, layers=layers, positions=positions, reference=reference)
+    what = dict(X=X, mask=mask, site=site, donors=donors, sets=sets, layers=layers, positions=positions, reference=reference, alter=_check_alter(alter, site, resume))
     one_chunk, coords, info = _prepared(model, pairs, rows, chunk, path, heads, call, what)
     base, own, patched = _run_chunks(one_chunk, rows, chunk, resume, fingerprint(info), f"patching {site}", progress)
     coords = {a: coords.get(a, list(range(n))) for a, n in zip(SITES[site], patched.shape[2:-1])} | {k: coords[k] for k in ("module",) if k in coords}

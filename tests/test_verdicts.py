@@ -1,0 +1,127 @@
+"What a verdict promises: one test behind all of it, no verdict where the model chose the instances, where nothing is to be carried, or where few lean."
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tst_mi import analysis, controls, statistics
+from tst_mi.analysis import Settings, analyse, confirm, recurrence
+from tst_mi.controls import Rotation, each_head, placebo_runs, rejection_rates, rotated, scrambled
+from tst_mi.model import ModelConfig, TimeSeriesTransformer, fit, predict
+from tst_mi.pairs import make_pairs
+from tst_mi.statistics import LEAST_UNITS, PValues, detectable, infer, mean_test, power, sign_flip, units_needed
+
+LIGHT = Settings(max_pairs=40, n_boot=100, n_flips=400, power_runs=0)
+
+
+@pytest.fixture(scope="module")
+def network():
+    "A small network that was trained to tell four classes apart, and series that it has not seen."
+    rng = np.random.default_rng(0)
+    y = np.arange(480) % 4
+    X = rng.normal(size=(480, 8, 2)).astype(np.float32)
+    X[np.arange(480), 2:5, 0] += 3*(y % 2)[:, None]
+    X[np.arange(480), 2:5, 1] += 3*(y // 2)[:, None]
+    model, _ = fit(X[:240], y[:240], 4, epochs=25, batch_size=8, lr=3e-3, d_model=16, n_heads=2, n_layers=1, d_ff=16, progress=False)
+    X, y = X[240:], y[240:]
+    return model, X, y
+
+
+def always(sums, size=None, n_flips=10_000, seed=0, shifts=None):
+    "A test that believes everything."
+    shape = np.shape(sums)[1:] if shifts is None else np.shape(shifts)
+    return PValues(*(np.full(shape, v) for v in (9., 1e-9, 1e-9, 1e-9)))
+
+
+def never(sums, size=None, n_flips=10_000, seed=0, shifts=None):
+    shape = np.shape(sums)[1:] if shifts is None else np.shape(shifts)
+    return PValues(*(np.full(shape, v) for v in (0., 1., 1., 1.)))
+
+
+@pytest.mark.parametrize("fake, p", [(always, 1e-9), (never, 1.)])
+def test_one_test_is_behind_everything(monkeypatch, network, fake, p):
+    for module in (statistics, analysis, controls): monkeypatch.setattr(module, "mean_test", fake)
+    model, X, y = network
+    x = np.random.default_rng(1).normal(size=(60, 3))
+    gap = np.full(60, 5.)
+    believed = p < .05
+    assert (infer(x, gap, .01, n_boot=100).p == p).all()
+    assert (power(x, np.ones(3), replicates=3) == believed).all()
+    assert (np.isfinite(detectable(x, replicates=3).mde) == believed).all()
+    assert (np.isfinite(units_needed(x, .5, replicates=3, most=60).units) == believed).all()
+    found = analyse(model, X, y, LIGHT)
+    assert (found.heads.p == p).all() and (found.heads.negative_p == p).all()
+    assert (placebo_runs(model, X, y, LIGHT, 1).p == p).all()
+    assert (scrambled(model, X, y, LIGHT, 1).p == p).all() and (rotated(model, X, y, LIGHT, 1).p == p).all()
+    assert len(confirm(model, X, y, replace(LIGHT, max_pairs=80))) == 2*believed
+    assert (each_head(model, X, y, replace(LIGHT, selection="correct")).p.dropna() == p).all()
+
+
+def test_where_the_model_chose_the_instances_there_are_sizes_and_no_verdict(network):
+    model, X, y = network
+    for settings in (replace(LIGHT, selection="correct"), replace(LIGHT, design="error", selection=None)):
+        for site in ("head", "layer", "mlp"):
+            heads = analyse(model, X, y, settings, site=site).heads
+            assert set(heads.verdict) == {"untestable: selection"} and heads[["p", "q", "p_max_t", "negative_p"]].isna().all(axis=None)
+            assert heads[["mean", "lo", "hi", "d_z"]].notna().all(axis=None)
+    assert set(analyse(model, X, y, LIGHT).heads.verdict) <= {"causal+", "causal-", "negligible", "undecided", "untestable: skew"}
+    with pytest.raises(ValueError, match="no test of heads is valid"): confirm(model, X, y, replace(LIGHT, selection="correct"))
+
+
+def test_pairs_that_were_brought_along_remember_who_chose_them(network):
+    model, X, y = network
+    pairs = make_pairs(y, predict(model, X), max_pairs=40, selection="correct")
+    assert set(analyse(model, X, y, LIGHT, matched={"contrast": pairs}).heads.verdict) == {"untestable: selection"}
+
+
+def test_a_network_that_classifies_nothing_gets_no_verdict(network):
+    _, X, y = network
+    for seed in range(3):
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            blind = TimeSeriesTransformer(ModelConfig(2, 8, 4, d_model=8, n_heads=2, n_layers=1, d_ff=8)).eval()
+        shuffled = np.random.default_rng(seed).permutation(y)   # nothing in X tells of these
+        heads = analyse(blind, X, shuffled, replace(LIGHT, max_pairs=60)).heads
+        assert set(heads.verdict) == {"untestable: no gap"} and heads[["p", "q"]].isna().all(axis=None)
+
+
+def test_few_units_and_skew():
+    rng = np.random.default_rng(2)
+    x, gap = rng.normal(2, 1, size=(LEAST_UNITS, 2)), np.full(LEAST_UNITS, 9.)
+    assert list(infer(x, gap, .01, n_boot=100).verdict) == ["causal+"]*2
+    assert set(infer(x[1:], gap[1:], .01, n_boot=100).verdict) == {"untestable: few units"}
+    leans = np.column_stack([x[:, 0], np.r_[np.full(LEAST_UNITS - 1, .1), 30] + rng.normal(size=LEAST_UNITS)*.01])
+    table = infer(leans, gap, .01, n_boot=100)
+    assert list(table.verdict) == ["causal+", "untestable: skew"] and table.q[0] == min(1, 2*table.p[0])   # it stays in the family
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_larger_p_value_counts(ties):
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(50, 20)) + np.linspace(-1, 1, 20)
+    if ties: x = x.round(0)
+    both, flips, drawn = mean_test(x, n_flips=500), sign_flip(x, n_flips=500), statistics.bootstrap_test(x, n_boot=500)
+    assert (both.p == np.maximum(flips.p, drawn.p)).all() and (both.p_max_t >= np.maximum(flips.p_max_t, drawn.p_max_t)).all()
+    order = np.argsort(-abs(both.t))
+    assert (np.diff(both.p_max_t[order]) >= 0).all()
+
+
+def test_a_scrambled_head_is_a_patch_from_permuted_donors_and_is_not_believed(network):
+    model, X, y = network
+    runs = scrambled(model, X, y, LIGHT, 20)
+    table = rejection_rates(runs)
+    assert table.holds.all() and len(runs) == 40
+    assert (analyse(model, X, y, replace(LIGHT, max_pairs=80)).heads.p <= .05).any()   # while real heads are found
+
+
+@pytest.mark.parametrize("call, says", [
+    (lambda m, X, y: scrambled(m, X, y, replace(LIGHT, max_pairs=LEAST_UNITS - 1)), "independent triples can be formed"),
+    (lambda m, X, y: rotated(m, X, y, replace(LIGHT, selection="correct")), "use `each_head`"),
+    (lambda m, X, y: scrambled(m, X, y, LIGHT, 0), "runs is 0"),
+    (lambda m, X, y: each_head(m, X, y, LIGHT), "use `analyse`"),
+    (lambda m, X, y: recurrence(m, X, y, analyse(m, X, y, LIGHT), 0), "at least one"),
+    (lambda m, X, y: analyse(m, X, y, LIGHT, site="mlp", alter=Rotation()), "needs site 'head'"),
+])
+def test_controls_say_what_they_cannot_do(network, call, says):
+    with pytest.raises(ValueError, match=says): call(*network)

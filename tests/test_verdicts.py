@@ -1,5 +1,6 @@
 "What a verdict promises: one test behind all of it, no verdict where the model chose the instances, where nothing is to be carried, or where few lean."
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,12 +108,12 @@ def test_the_larger_p_value_counts(ties):
     assert (np.diff(both.p_max_t[order]) >= 0).all()
 
 
-def test_a_scrambled_head_is_a_patch_from_permuted_donors_and_is_not_believed(network):
+def test_scrambled_heads_are_believed_no_more_than_alpha_allows_while_real_ones_are_found(network):
     model, X, y = network
     runs = scrambled(model, X, y, LIGHT, 20)
     table = rejection_rates(runs)
     assert table.holds.all() and len(runs) == 40
-    assert (analyse(model, X, y, replace(LIGHT, max_pairs=80)).heads.p <= .05).any()   # while real heads are found
+    assert (analyse(model, X, y, replace(LIGHT, max_pairs=80)).heads.p <= .05).any()
 
 
 @pytest.mark.parametrize("call, says", [
@@ -125,3 +126,15 @@ def test_a_scrambled_head_is_a_patch_from_permuted_donors_and_is_not_believed(ne
 ])
 def test_controls_say_what_they_cannot_do(network, call, says):
     with pytest.raises(ValueError, match=says): call(*network)
+
+
+@pytest.mark.parametrize("page, phrases", [
+    ("30_statistics", ["With fewer than {n} units the answer is: nothing", "no test keeps its promise: fewer than {n}", "from {n} on p-values"]),
+    ("75_own_model", ["Below {n} nothing can be tested"]),
+    ("82_calibration", ["from {n} units on"]),
+    ("90_cli", ["where at least {n} errors are usable"]),
+    ("99_report", ["where at least {n} errors are usable"]),
+])
+def test_prose_names_the_number_of_units_that_the_code_asks_for(page, phrases):
+    text = (Path(__file__).parents[1]/"nbs"/f"{page}.ipynb").read_text()
+    for phrase in phrases: assert phrase.format(n=LEAST_UNITS) in text, phrase

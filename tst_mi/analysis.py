@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from .artifacts import fingerprint, to_plain
 from .data import copies
@@ -425,7 +424,7 @@ def confirm(
 
 # %% ../nbs/35_analysis.ipynb #0cf6d0a6
 def sufficient_and_necessary(
-    heads: pd.DataFrame, # the table `heads` of an analysis with design 'error'
+    heads: pd.DataFrame, # what `each_head` gives with design 'error'
     alpha: float = .05, # false discovery rate
 ) -> pd.DataFrame: # one row per head: layer, head, p, q, both
     "Intersection-union test of the two directions, with Benjamini-Hochberg over heads."

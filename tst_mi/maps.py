@@ -167,7 +167,7 @@ def draw_graph(
 
 # %% ../nbs/71_maps.ipynb #f2fa7436
 STAGES = {"dataset": "labelled series,\ntest split", "model": "a trained\nclassifier", "pairs": "base, source,\ncontrol source;\ndisjoint", "sweep": "patch each head,\nread the logits",
-          "effects": "logit differences,\ndonor contrasts", "inference": "two tests, the larger p,\nFDR, intervals", "report": "verdicts, figures,\ntables"}  # step -> what it gives
+          "effects": "logit differences,\ndonor contrasts", "inference": "tests of means,\nFDR, intervals", "report": "verdicts, figures,\ntables"}  # step -> what it gives
 
 def pipeline(
     stages: dict = STAGES, # step -> what it gives, in the order of the data's way

@@ -262,6 +262,11 @@ def _run_sets(base, donor, chosen_SLH, start):
         else: x = block(x, mask)
     return base.model.readout(x, mask).unflatten(0, (P, S))
 
+def _patched(base, site, layers, donor, chosen):
+    "Logits (P, *axes, K) of all variants of a site, for one donor's traces."
+    if site == "set": return _patch_sets(base, donor, chosen, base.rows)
+    return torch.stack([base.patch(site, l, donor) for l in layers], 1)
+
 # %% ../nbs/20_patching.ipynb #c6d12929
 def all_pairs_of_heads(
     n_layers: int, n_heads: int, # size of the model
@@ -385,6 +390,9 @@ def _mean_trace(model, X, mask, p):
     return [Trace(*map(scale, layer)) for layer in totals]
 
 # %% ../nbs/20_patching.ipynb #bf619837
+NEEDS = {"head": ("xza", "z"), "set": ("xza", "z"), "layer": ("xa", "a"), "mlp": ("xhm", "m"),
+         "residual": ("x", "x"), "projection_slice": ("xa", "a")}  # site -> activations of base, of donor
+
 def _where_real(donor, base, mask):
     "The donor's activations, but the base's at steps that are padding in the donor."
     if mask is None: return donor
@@ -392,14 +400,13 @@ def _where_real(donor, base, mask):
     return [Trace(*map(choose, d, b)) for d, b in zip(donor, base)]
 
 # %% ../nbs/20_patching.ipynb #cf3b0928
-NEEDS = {"head": ("xza", "z"), "set": ("xza", "z"), "layer": ("xa", "a"), "mlp": ("xhm", "m"), "residual": ("x", "x"), "projection_slice": ("xa", "a")}  # site -> activations of base, of donor
-
 def _altered_z(alter, layer, base, donors, rows):
     "What `alter` makes of the z (P, T, H, E) of the donors in one layer; refuses what has another shape."
     changed = alter(layer, base, donors, rows)
     shapes = {d: tuple(z.shape) for d, z in changed.items()}
     if shapes != {d: tuple(z.shape) for d, z in donors.items()}:
-        raise ValueError(f"alter gives z of the shapes {shapes} in layer {layer}; it must give {tuple(base.shape)} for each of {list(donors)}")
+        raise ValueError(f"alter gives z of the shapes {shapes} in layer {layer}; "
+                         f"it must give {tuple(base.shape)} for each of {list(donors)}")
     return changed
 
 def _altered(alter, base, donors, rows):
@@ -412,10 +419,9 @@ def _altered(alter, base, donors, rows):
 
 def _check_alter(alter, site, resume):
     "The function, if it can be used here."
-    if alter is not None and (site not in ("head", "head_pos", "set") or resume is not None):
-        raise ValueError("alter changes what heads write: it needs site 'head', 'head_pos' or 'set', and no resume, which could not tell one function from another")
-    return alter
-
+    if alter is None or site in ("head", "head_pos", "set") and resume is None: return alter
+    raise ValueError("alter changes what heads write: it needs site 'head', 'head_pos' or 'set', "
+                     "and no resume, which could not tell one function from another")
 
 # %% ../nbs/20_patching.ipynb #9f0a32d3
 def _chunk_logits(model, X, mask, rows, site, donors, layers, positions, chosen, mean, p, alter=None):
@@ -438,8 +444,7 @@ def _chunk_logits(model, X, mask, rows, site, donors, layers, positions, chosen,
             else: donor = _where_real(pick(column := next(columns), needs[1]), base.layers, None if tokens is None else tokens[column])
             given[d] = donor
         if alter is not None: given = _altered(alter, base.layers, given, unique[group])
-        patched = [_patch_sets(base, donor, chosen, budget) if site == "set" else torch.stack([base.patch(site, l, donor) for l in layers], 1) for donor in given.values()]
-        parts.append(torch.stack(patched))
+        parts.append(torch.stack([_patched(base, site, layers, donor, chosen) for donor in given.values()]))
     own, columns = torch.full((len(donors), len(rows), logits.shape[1]), torch.nan).to(logits), iter(where.T[1:])
     for i, d in enumerate(donors):
         if d not in ABLATIONS: own[i] = logits[next(columns)]
@@ -1117,7 +1122,8 @@ def _prepared(model, pairs, rows, chunk, path, heads, call, what):
         g = _Generic(model, find_heads(model, heads), call or _call)
         one_chunk, coords = _generic(g, few=few, path="generic", **what)
         taken = "generic"
-    settings = {k: what[k] for k in ("site", "donors", "sets", "positions")} | dict(alter=None if what["alter"] is None else repr(what["alter"]))
+    settings = {k: what[k] for k in ("site", "donors", "sets", "positions")}
+    if what["alter"] is not None: settings["alter"] = getattr(what["alter"], "__qualname__", repr(what["alter"]))  # no address
     info = _fingerprint(model, what["X"], rows, pairs, what["mask"], what["reference"], few.plain, **settings, layers=coords.get("layer"),
                         chunk=chunk, path=taken, heads=None if heads is None else list(heads.items()), tst_mi=versions()["tst_mi"], torch=versions()["torch"])
     return one_chunk, coords, info

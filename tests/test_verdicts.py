@@ -8,7 +8,7 @@ import torch
 
 from tst_mi import analysis, controls, statistics
 from tst_mi.analysis import Settings, analyse, confirm, recurrence
-from tst_mi.controls import Rotation, each_head, placebo_runs, rejection_rates, rotated, scrambled
+from tst_mi.controls import Rotation, placebo_runs, rejection_rates, rotated, scrambled
 from tst_mi.model import ModelConfig, TimeSeriesTransformer, fit, predict
 from tst_mi.pairs import make_pairs
 from tst_mi.statistics import LEAST_UNITS, PValues, detectable, infer, mean_test, power, sign_flip, units_needed
@@ -29,6 +29,16 @@ def network():
     return model, X, y
 
 
+@pytest.fixture(scope="module")
+def mistaken(network):
+    "The same network where it often errs: series with more noise."
+    model, X, y = network
+    X = X + np.random.default_rng(5).normal(scale=2, size=X.shape).astype(np.float32)
+    wrong = predict(model, X).argmax(1) != y
+    assert .2 < wrong.mean() < .5
+    return model, X, y
+
+
 def always(sums, size=None, n_flips=10_000, seed=0, shifts=None):
     "A test that believes everything."
     shape = np.shape(sums)[1:] if shifts is None else np.shape(shifts)
@@ -41,7 +51,7 @@ def never(sums, size=None, n_flips=10_000, seed=0, shifts=None):
 
 
 @pytest.mark.parametrize("fake, p", [(always, 1e-9), (never, 1.)])
-def test_one_test_is_behind_everything(monkeypatch, network, fake, p):
+def test_one_test_is_behind_everything(monkeypatch, network, mistaken, fake, p):
     for module in (statistics, analysis, controls): monkeypatch.setattr(module, "mean_test", fake)
     model, X, y = network
     x = np.random.default_rng(1).normal(size=(60, 3))
@@ -56,18 +66,33 @@ def test_one_test_is_behind_everything(monkeypatch, network, fake, p):
     assert (placebo_runs(model, X, y, LIGHT, 1).p == p).all()
     assert (scrambled(model, X, y, LIGHT, 1).p == p).all() and (rotated(model, X, y, LIGHT, 1).p == p).all()
     assert len(confirm(model, X, y, replace(LIGHT, max_pairs=80))) == 2*believed
-    assert (each_head(model, X, y, replace(LIGHT, selection="correct")).p.dropna() == p).all()
+    error = analyse(*mistaken, replace(LIGHT, design="error")).heads
+    assert (error[error.direction == "denoising"].p == p).all() and error[error.direction == "noising"].p.isna().all()
 
 
 def test_where_the_model_chose_the_instances_there_are_sizes_and_no_verdict(network):
     model, X, y = network
-    for settings in (replace(LIGHT, selection="correct"), replace(LIGHT, design="error", selection=None)):
+    for settings in (replace(LIGHT, selection="correct"), replace(LIGHT, design="error", selection="correct")):
         for site in ("head", "layer", "mlp"):
             heads = analyse(model, X, y, settings, site=site).heads
             assert set(heads.verdict) == {"untestable: selection"} and heads[["p", "q", "p_max_t", "negative_p"]].isna().all(axis=None)
             assert heads[["mean", "lo", "hi", "d_z"]].notna().all(axis=None)
     assert set(analyse(model, X, y, LIGHT).heads.verdict) <= {"causal+", "causal-", "negligible", "undecided", "untestable: skew"}
     with pytest.raises(ValueError, match="no test of heads is valid"): confirm(model, X, y, replace(LIGHT, selection="correct"))
+
+
+def test_in_the_error_design_denoising_is_tested_on_donors_that_the_model_did_not_choose(mistaken):
+    model, X, y = mistaken
+    settings = replace(LIGHT, design="error")
+    heads = analyse(model, X, y, settings).heads
+    for direction, part in heads.groupby("direction"): assert part.verdict.eq("untestable: selection").all() == (direction == "noising")
+    matched = analyse(model, X, y, settings, site="layer").matched
+    assert not matched["denoising"].selected and matched["noising"].selected
+    predicted, donors = predict(model, X).argmax(1), matched["denoising"].table[["source", "control"]].to_numpy().ravel()
+    assert (predicted[matched["denoising"].table.base] != y[matched["denoising"].table.base]).all()
+    assert (predicted[donors] != y[donors]).any()   # they come right or wrong
+    runs = scrambled(model, X, y, settings, 20)
+    assert set(runs.direction) == {"denoising"} and rejection_rates(runs).holds.all()
 
 
 def test_pairs_that_were_brought_along_remember_who_chose_them(network):
@@ -118,9 +143,8 @@ def test_scrambled_heads_are_believed_no_more_than_alpha_allows_while_real_ones_
 
 @pytest.mark.parametrize("call, says", [
     (lambda m, X, y: scrambled(m, X, y, replace(LIGHT, max_pairs=LEAST_UNITS - 1)), "independent triples can be formed"),
-    (lambda m, X, y: rotated(m, X, y, replace(LIGHT, selection="correct")), "use `each_head`"),
+    (lambda m, X, y: rotated(m, X, y, replace(LIGHT, selection="correct")), "use selection 'all'"),
     (lambda m, X, y: scrambled(m, X, y, LIGHT, 0), "runs is 0"),
-    (lambda m, X, y: each_head(m, X, y, LIGHT), "use `analyse`"),
     (lambda m, X, y: recurrence(m, X, y, analyse(m, X, y, LIGHT), 0), "at least one"),
     (lambda m, X, y: analyse(m, X, y, LIGHT, site="mlp", alter=Rotation()), "needs site 'head'"),
 ])

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'SCHEMA', 'SUMMARY', 'Settings', 'sites_of', 'judged', 'judge', 'Analysis', 'check_origin', 'check_inputs',
            'analyse', 'summarise', 'undocumented', 'prospects', 'rematched', 'split_effect', 'recurrence', 'confirm',
-           'sufficient_and_necessary', 'tested_quantity', 'time_segments', 'grow']
+           'tested_quantity', 'time_segments', 'grow']
 
 # %% ../nbs/35_analysis.ipynb #d85b741e
 from dataclasses import asdict, dataclass, replace
@@ -36,7 +36,7 @@ class Settings:
     n_boot: int = 10_000 # bootstrap resamples of intervals
     n_flips: int = 10_000 # resamples of the test, and sign patterns, where not all are used
     alpha: float = .05 # false discovery rate; intervals cover 1 - alpha
-    selection: str | None = None # who may serve: one of the design's, by default its first ('contrast': 'all', by true class)
+    selection: str | None = None # which instances may be donors: one of the design's, by default its first ('all', by true class)
     reuse: int = 1 # 1: each instance serves once; more: see `make_pairs`
     stratify: bool = False # go round the pairs of classes when matching
     power_runs: int = 200 # simulated studies behind the table of power; 0: neither power nor variance components
@@ -281,7 +281,7 @@ COLUMNS = {"direction": "'contrast', 'denoising' or 'noising'", "layer, head, po
     "cluster": "pairs that share an instance have the same number", "gap": "value of the tested quantity when everything is patched (logits)", "source_gap": "the same for the source's effect E",
     "quantity": "what is tested: Dx (crossed contrast), D (donor contrast), or E (source) where there is no control source", "n, units": "triples; independent units",
     "mean, se, lo, hi": "mean of the tested quantity (logits), standard error, bootstrap interval", "band_lo, band_hi": "simultaneous band over all heads of a direction",
-    "segment, first, last": "stretch of time, its first and last position", "size, alone": "heads patched together (layer and head: the one added last); sum of what they recover alone, as a share of the gap", "run": "number of a run, each on a matching of its own", "control": "kind of control", "t, p, p_greater": "studentised statistic, two-sided and one-sided (above zero) p-value, the larger of sign-flip and bootstrap-t", "recurs": "share of further matchings of instances that give the same verdict", "q, q_by": "Benjamini-Hochberg and Benjamini-Yekutieli adjusted p-values", "p_max_t, p_holm, p_bonferroni": "familywise adjusted p-values",
+    "segment, first, last": "stretch of time, its first and last position", "size, alone": "heads patched together (layer and head: the one added last); sum of what they recover alone, as a share of the gap", "run": "number of a run, each on a matching of its own", "t, p, p_greater": "studentised statistic, two-sided and one-sided (above zero) p-value, the larger of sign-flip and bootstrap-t", "recurs": "share of further matchings of instances that give the same verdict", "q, q_by": "Benjamini-Hochberg and Benjamini-Yekutieli adjusted p-values", "p_max_t, p_holm, p_bonferroni": "familywise adjusted p-values",
     "d_z, d_z_lo, d_z_hi": "standardised mean with Hedges' correction; interval from 20 independent units on", "rank_biserial, rank_biserial_lo, rank_biserial_hi": "matched-pairs rank-biserial correlation, -1 to 1", "share_positive": "share of triples above zero", "skew": "skewness of the units",
     "cohen_d, cohen_d_lo, cohen_d_hi, glass_delta, glass_delta_lo, glass_delta_hi": "difference of E of source and control over pooled s.d., over the control's s.d. (Hedges-corrected)", "cliff_delta, cliff_delta_lo, cliff_delta_hi": "how much more often E of a source exceeds E of a control than falls short, -1 to 1",
     "mde, mde_recovery, mde_t": "minimum detectable effect of a head that alone has one (80 % power): logits, share of the gap, and the t-test's figure (logits)", "equal_share, units_needed, units_needed_t": "gap over number of heads (logits); units that detect it with 80 % power, by simulation and by the t-test",
@@ -314,14 +314,14 @@ def summarise(
     return to_plain({"settings": settings, "n_heads": len(analysis.heads[_of_site(analysis.heads)].drop_duplicates()), "directions": directions})
 
 # %% ../nbs/35_analysis.ipynb #e7171cf3
-SCHEMA = 2  # version of the keys of summary.json
+SCHEMA = 3  # version of the keys of summary.json
 SUMMARY = {"schema": "version of these keys", "dataset, source, checksums.*": "name; where its files came from; SHA-256 of each file", "n_train, n_test, classes, test_accuracy": "series in the splits; class names, in the order of the model's outputs; share of test series classified correctly",
     "data_settings.*": "how the series were prepared: see `load_dataset`", "checkpoint.*": "what the checkpoint says of itself; `same_data`: was it trained on these very files", "settings.*": "what the analysis was told: see `Settings`", "n_heads": "heads of the model",
     "directions.*.n, directions.*.units, directions.*.effective_n": "triples, independent units among them, and what they are worth", "directions.*.smallest_p, directions.*.fewest_discoveries": "smallest p-value that so many units can give; heads that must be significant together to be so at all (null: not even all)",
     "directions.*.specific": "is the control source of a third class?", "directions.*.mean_gap": "mean of the tested quantity when everything is patched (logits)", "directions.*.alpha": "false discovery rate", "directions.*.verdicts.*, directions.*.small": "heads with each verdict; causal ones that are also shown to be below a tenth of an equal share",
     "directions.*.significant.*": "heads significant by each adjusted p-value", "directions.*.largest.*": "the head with the largest mean: see the columns of heads.csv", "directions.*.median_abs_d_z, directions.*.recovery_range": "over heads", "directions.*.source_differs_from_zero, directions.*.control_differs_from_zero": "heads whose interval of E excludes zero",
     "directions.*.negative_control.*": "was there an uninvolved class; heads significant on its logit", "directions.*.together.*": "recovery of all heads patched together, the sum of single recoveries, heads that bring half of it",
-    "sufficient_and_necessary": "design 'error': heads that are both, judged by `each_head`; null where either direction gives no p-values", "controls": "how often heads that carry nothing are believed: rows of `rejection_rates`; or why it was not counted", "self_test, self_test.*": "any-discovery rates on placebo triples: see `discovery_rates`; or why there are none", "matchings": "further matchings behind `recurs`", "power.*": "median detectable recovery, median units that would find an equal share",
+    "controls": "how often heads that carry nothing are believed: rows of `rejection_rates`; or why it was not counted", "self_test, self_test.*": "any-discovery rates on placebo triples: see `discovery_rates`; or why there are none", "matchings": "further matchings behind `recurs`", "power.*": "median detectable recovery, median units that would find an equal share",
     "parts.*": "layers and feed-forward parts, in order: recovery and verdict", "stability.*": "per direction and choice of triples, over the grid (Spearman): least and largest ratio to the noise ceiling and at how many settings it is undefined, least survival, least agreement in single triples, mean published score",
     "baselines.*": "per direction and method (Spearman): agreement of means over the same triples and across halves, ratio to the ceiling, share of equal signs", "dropped": "reasons why instances did not serve, with counts", "versions.*": "of the packages used"}  # pattern(s) -> meaning
 
@@ -411,28 +411,17 @@ def confirm(
     **patch, # of `sweep`: layers, mask, heads, call
 ) -> pd.DataFrame: # one row per head found: direction, layer, head, found_mean, and from the other part mean, se, lo, hi, p, q, d_z, verdict
     "Find heads in one part of the triples; test and measure them in the other."
-    if settings.chosen_by != "all": raise ValueError(f"with selection {settings.chosen_by!r} the model's output chooses the instances, and no test of heads is valid; use design 'contrast' with selection 'all'")
+    if settings.chosen_by != "all": raise ValueError(f"with selection {settings.chosen_by!r} the model's output chooses the donors, and no test of heads is valid; use selection 'all'")
     matched, s = _match(settings, *check_inputs(model, X, y, settings, patch)), replace(settings, power_runs=0)
     parts = zip(*(split_pairs(p, share, s.seed) for p in matched.values()))
     first, second = (analyse(model, X, y, s, progress, matched=dict(zip(matched, p)), **patch).heads for p in parts)
     found = second.assign(found_mean=first["mean"])[first.q <= s.alpha]
     for d, rows in found.groupby("direction"):
         if rows.p.notna().all():
-            q = adjust(rows.p)
-            found.loc[rows.index, "q"], found.loc[rows.index, "verdict"] = q, verdict(rows["mean"], q, rows.small, s.alpha)
+            found.loc[rows.index, "q"] = adjust(rows.p)
+            reason = rows.verdict.str.removeprefix("untestable: ").where(rows.verdict.str.startswith("untestable"), "")
+            found.loc[rows.index, "verdict"] = verdict(rows["mean"], found.q[rows.index], rows.small, s.alpha, reason.to_numpy())
     return found[["direction", "layer", "head", "found_mean", "mean", "se", "lo", "hi", "p", "q", "d_z", "verdict"]].reset_index(drop=True)
-
-# %% ../nbs/35_analysis.ipynb #0cf6d0a6
-def sufficient_and_necessary(
-    heads: pd.DataFrame, # what `each_head` gives with design 'error'
-    alpha: float = .05, # false discovery rate
-) -> pd.DataFrame: # one row per head: layer, head, p, q, both
-    "Intersection-union test of the two directions, with Benjamini-Hochberg over heads."
-    p = heads.pivot(index=["layer", "head"], columns="direction", values="p_greater")
-    if set(p) != {"denoising", "noising"}: raise ValueError(f"the directions are {list(p)}; this needs denoising and noising, that is, design 'error'")
-    table = p.max(axis=1, skipna=False).rename("p").reset_index()
-    table["q"] = adjust(table.p) if table.p.notna().all() else np.nan
-    return table.assign(both=table.q <= alpha)
 
 # %% ../nbs/35_analysis.ipynb #b87999c4
 def tested_quantity(

@@ -47,13 +47,13 @@ class Pairs:
     direction: str # one of `DIRECTIONS`, or 'placebo'
     composition: pd.DataFrame # per class: instances classified correctly and wrongly, and how many serve in each role
     dropped: dict # reason -> number of candidates that could not be used
-    selection: str = "correct" # one of the design's: which instances could serve
+    selection: str = "correct" # one of the design's: which instances could be donors
     origin: Origin | None = None # what they were matched on; None: not known, and not checked
     def __len__(self): return len(self.table)
     @property
     def selected(self) -> bool:
-        "Did the model's own output choose the instances? Then no test of them is valid."
-        return self.selection != "all"
+        "Did the model's own output choose the donors? Then no test of them is valid. (In noising every source is an error.)"
+        return self.selection != "all" or self.direction == "noising"
     @property
     def specific(self) -> bool:
         "Is the control's class a third one, so that the contrast tests which class a head carries?"
@@ -149,18 +149,31 @@ def _in_turn(groups, rng):
     turn = pd.Series(order).groupby(groups[order]).cumcount().to_numpy()
     return order[np.argsort(turn, kind="stable")]
 
+def _set_aside(wrong, each, rng):
+    "Which instances (N,) are to be donors: a random third at most, and at most `each` for every error among the others."
+    order = rng.permutation(len(wrong))
+    errors_from = wrong[order][::-1].cumsum()[::-1]
+    k = len(wrong)//3
+    while k and k > each*errors_from[k]: k -= 1
+    aside = np.zeros(len(wrong), dtype=bool)
+    aside[order[:k]] = True
+    return aside
+
 def _partners(error, label, foil, direction, pools, two, rng):
-    "A fresh clean instance and control for an error, or the reason why there is none."
+    "A fresh instance of its class and a control for an error, or the reason why there is none."
     others = _draw_classes(pools, 1, rng, (label, foil)) if direction == "denoising" else [label]
     if not others and two: others = [foil]  # two classes: there is no third
-    if not pools.get(label): return "error without a free correct instance of its class"
+    if not pools.get(label): return "error without a free instance of its class"
     if not others or len(pools.get(others[0], ())) < (2 if others[0] == label else 1): return "error without a free control"
     return pools[label].pop(), pools[others[0]].pop(), others[0]
 
 # %% ../nbs/15_pairs.ipynb #d86f7987
 def _error(y, predicted, direction, max_pairs, rng, everyone, reuse, stratify):
-    errors = np.flatnonzero(predicted != y)
-    pools, rows, dropped, two = _pools(y, np.flatnonzero(predicted == y), rng), [], {}, len(np.unique(y)) == 2
+    wrong, rows, dropped, two = predicted != y, [], {}, len(np.unique(y)) == 2
+    by_class = everyone and direction == "denoising"  # may wrong instances be donors?
+    donors = _set_aside(wrong, 6*reuse, rng) if by_class else ~wrong
+    pools, errors = _pools(y, np.flatnonzero(donors), rng), np.flatnonzero(wrong & ~donors)
+    if (wrong & donors).any(): dropped["error among those set aside to be donors"] = int((wrong & donors).sum())
     order = _in_turn(y[errors]*(predicted.max() + 1) + predicted[errors], rng) if stratify else rng.permutation(len(errors))
     for error in errors[order]:
         found = "error beyond max_pairs" if len(rows) == max_pairs else _partners(error, y[error], predicted[error], direction, pools, two, rng)
@@ -181,13 +194,14 @@ def _error(y, predicted, direction, max_pairs, rng, everyone, reuse, stratify):
 class Design(NamedTuple):
     "One way to choose and match instances."
     directions: tuple # of `DIRECTIONS`
-    selections: tuple # which instances may serve, the default first: 'all', or 'correct', in the way of the design
+    selections: tuple # which instances may be donors, the default first: 'all' by true class, or 'correct' ones
     match: Callable # (y, predicted, direction, max_pairs, rng, everyone, reuse, stratify) -> rows of (base, source, control, label, foil, control class), reason -> number dropped
     needs: dict # direction -> what it cannot do without
 
-_ERROR = "a misclassified instance besides correct ones of its class"
 DESIGNS = {"contrast": Design(("contrast",), ("all", "correct"), _contrast, {"contrast": "instances of three classes (of two, if there are only two)"}),
-           "error": Design(("denoising", "noising"), ("correct",), _error, {"denoising": f"{_ERROR} and of a third", "noising": f"{_ERROR}, two of them"})}  # name -> `Design`
+           "error": Design(("denoising", "noising"), ("all", "correct"), _error,
+                           {"denoising": "a misclassified instance besides others of its class and of a third",
+                            "noising": "a misclassified instance besides two correct ones of its class"})}  # name -> `Design`
 
 def _check_request(y, logits, design, direction, max_pairs, selection, reuse):
     "Refuse what cannot be matched, naming what was found."
@@ -210,7 +224,7 @@ def make_pairs(
     direction: str | None = None, # one of the design's; None where it has only one ('error' has 'denoising' and 'noising')
     max_pairs: int = 200, # triples at most
     seed: int = 0, # of the matching; another seed gives another matching
-    selection: str | None = None, # one of the design's, by default its first: 'all' matches by true class whatever the prediction
+    selection: str | None = None, # one of the design's, by default its first: with 'all', donors are chosen by true class whatever the prediction
     reuse: int = 1, # 1: each instance serves once; more: pairs of donors per base (noising: bases per pair of donors)
     stratify: bool = False, # go round the pairs of classes instead of drawing them as they come
     exclude: np.ndarray | None = None, # (N,) True for instances that may not serve, such as `copies` of others
@@ -225,9 +239,9 @@ def make_pairs(
     rows, dropped = DESIGNS[design].match(y[free], predicted[free], direction, max_pairs, rng, selection == "all", reuse, stratify)
     rows, dropped["excluded, such as a copy of another instance"] = [[*free[row[:3]], *row[3:]] for row in rows], len(y) - len(free)
     if not rows:
-        right, classes = int((predicted == y).sum()), len(np.unique(y[predicted == y]))
-        found = f"{right} of {len(y)} instances are classified correctly, in {classes} classes, and {len(y) - right} wrongly"
-        if selection == "all": found = f"{len(free)} instances may serve, of {len(np.unique(y[free]))} classes"
+        right = predicted[free] == y[free]
+        found = (f"{len(free)} instances may serve, of {len(np.unique(y[free]))} classes, and {right.sum()} of them are classified "
+                 f"correctly, of {len(np.unique(y[free][right]))} classes")
         raise ValueError(f"design {design!r} finds no usable pair: {found}; it needs {DESIGNS[design].needs[direction]}")
     pairs = _pack(rows, design, direction, y, logits, dropped, rng, selection)
     if reuse > 1 and pairs.effective_n < 6:

@@ -633,7 +633,7 @@ def classical_tests(
     return pd.DataFrame(dict(p_t=stats.ttest_ind(x, other, equal_var=False).pvalue, p_mann_whitney=stats.mannwhitneyu(x, other).pvalue, p_permutation=p))
 
 # %% ../nbs/30_statistics.ipynb #75f88a12
-REASONS = {"selection": "the model's output chose the instances", "few units": "so few that no test keeps its promise",
+REASONS = {"selection": "the model's output chose the donors", "few units": "so few that no test keeps its promise",
            "no gap": "patching everything is not shown to move the output", "skew": "the units lean too much for so few of them"}  # of `untestable`, first things first
 VERDICTS = ("causal+", "causal-", "negligible", "undecided", *(f"untestable: {reason}" for reason in REASONS))
 

@@ -95,6 +95,26 @@ def test_in_the_error_design_denoising_is_tested_on_donors_that_the_model_did_no
     assert set(runs.direction) == {"denoising"} and rejection_rates(runs).holds.all()
 
 
+def test_what_the_model_says_of_donors_moves_no_triple(mistaken):
+    model, X, y = mistaken
+    logits = predict(model, X)
+    rng = np.random.default_rng(0)
+    for seed in range(20):
+        for settings in (dict(), dict(stratify=True), dict(reuse=2)):
+            matched = make_pairs(y, logits, "error", "denoising", seed=seed, **settings)
+            bases = matched.table.base.unique()
+            shuffled = logits.copy()
+            donors = matched.table[["source", "control"]].to_numpy().ravel()
+            shuffled[donors] = rng.normal(size=(len(donors), logits.shape[1]))
+            again = make_pairs(y, shuffled, "error", "denoising", seed=seed, **settings)
+            assert again.table.equals(matched.table) and not set(bases) & set(donors)
+
+
+def test_confirming_needs_enough_triples_in_both_parts(network):
+    model, X, y = network
+    with pytest.raises(ValueError, match="a part has 20 independent triples"): confirm(model, X, y, replace(LIGHT, max_pairs=40))
+
+
 def test_pairs_that_were_brought_along_remember_who_chose_them(network):
     model, X, y = network
     pairs = make_pairs(y, predict(model, X), max_pairs=40, selection="correct")

@@ -52,7 +52,7 @@ class Settings:
     @property
     def chosen_by(self) -> str:
         "The selection, or what the design does by default."
-        return self.selection or DESIGNS[self.design].selections[0]
+        return DESIGNS[self.design].selections[0] if self.selection is None else self.selection
 
 
 # %% ../nbs/35_analysis.ipynb #5ec5ddb2
@@ -155,8 +155,10 @@ class Analysis:
 def _facts(pairs, gap, n_tests, settings):
     "What a matching can show, in numbers."
     units = int(pairs.table.cluster.nunique())
-    return dict(n=len(pairs), units=units, effective_n=pairs.effective_n, smallest_p=smallest_p(units, settings.n_flips), specific=pairs.specific,
-                fewest_discoveries=fewest_discoveries(units, n_tests, settings.alpha, settings.n_flips), mean_gap=float(gap.mean()))
+    least_p, fewest = smallest_p(units, settings.n_flips), fewest_discoveries(units, n_tests, settings.alpha, settings.n_flips)
+    if pairs.selected: least_p, fewest = 1., None  # nothing is tested
+    return dict(n=len(pairs), units=units, effective_n=pairs.effective_n, smallest_p=least_p, specific=pairs.specific,
+                fewest_discoveries=fewest, mean_gap=float(gap.mean()))
 
 def _match(settings, y, logits, exclude):
     "Pairs of each direction of a design."
@@ -168,7 +170,7 @@ def _match(settings, y, logits, exclude):
 
 # %% ../nbs/35_analysis.ipynb #e8709566
 def _check_matched(matched):
-    "Pairs that were brought along must say truly what they are."
+    "Pairs that were brought along must agree with what they say of themselves; what chose them is taken on trust."
     if not isinstance(matched, dict) or not matched or not all(isinstance(p, Pairs) for p in matched.values()): raise ValueError("matched must be a dict from direction to `Pairs`, such as the `matched` of an earlier analysis")
     for d, p in matched.items():
         has = p.table.control >= 0
@@ -344,7 +346,7 @@ def prospects(
     **patch, # of `sweep`: mask, call
 ) -> pd.DataFrame: # one row per design and direction: triples, units, effective n, smallest p, heads that must be significant together; note: why there are none
     "How many triples each design gives, and what they could show."
-    if not isinstance(n_tests, Integral): raise ValueError(f"n_tests is {n_tests!r}; it must be the number of heads, and settings come after it")
+    if not isinstance(n_tests, Integral) or n_tests < 1: raise ValueError(f"n_tests is {n_tests!r}; it must be the number of heads, and settings come after it")
     (y, logits, exclude), rows = check_inputs(model, X, y, settings, patch), []
     for design, about in DESIGNS.items():
         selection = settings.selection if settings.selection in about.selections else about.selections[0]
@@ -352,8 +354,11 @@ def prospects(
             try: pairs = make_pairs(y, logits, design, d, len(y)*settings.reuse, settings.seed, selection, settings.reuse, settings.stratify, exclude)
             except ValueError as e: pairs, note = [], str(e)
             else: note = ""
-            n = pairs.table.cluster.nunique() if len(pairs) else 0
-            rows.append((design, d, len(pairs), n, pairs.effective_n if n else 0., smallest_p(n, settings.n_flips) if n else np.nan, fewest_discoveries(n, n_tests, settings.alpha, settings.n_flips) if n else None, note))
+            if not len(pairs): rows.append((design, d, 0, 0, 0., np.nan, None, note))
+            else:
+                shown = _facts(pairs, np.zeros(len(pairs)), n_tests, settings)
+                if pairs.selected: note = "sizes only: the model's output chooses the donors"
+                rows.append((design, d, *(shown[k] for k in ("n", "units", "effective_n", "smallest_p", "fewest_discoveries")), note))
     return pd.DataFrame(rows, columns=["design", "direction", "triples", "units", "effective_n", "smallest_p", "fewest_discoveries", "note"])
 
 # %% ../nbs/35_analysis.ipynb #9cca97bc
@@ -364,7 +369,8 @@ def rematched(
     patch: dict, # of `sweep`: mask, call
 ) -> dict: # direction -> list of `Pairs`, one per matching
     "The same instances matched many times."
-    if matchings < 1: raise ValueError(f"{matchings} matchings are asked for; there must be at least one")
+    if not isinstance(matchings, Integral) or matchings < 1:
+        raise ValueError(f"{matchings!r} matchings are asked for; it must be a whole number, at least one")
     inputs = check_inputs(model, X, y, settings, patch)
     each = [_match(replace(settings, seed=settings.seed + 1000 + i), *inputs) for i in range(matchings)]
     return {d: [matched[d] for matched in each] for d in each[0]}
@@ -414,6 +420,10 @@ def confirm(
     if settings.chosen_by != "all": raise ValueError(f"with selection {settings.chosen_by!r} the model's output chooses the donors, and no test of heads is valid; use selection 'all'")
     matched, s = _match(settings, *check_inputs(model, X, y, settings, patch)), replace(settings, power_runs=0)
     parts = zip(*(split_pairs(p, share, s.seed) for p in matched.values()))
+    for d, pairs in matched.items():
+        fewest = min(part.table.cluster.nunique() for part in split_pairs(pairs, share, s.seed))
+        if not pairs.selected and fewest < LEAST_UNITS:
+            raise ValueError(f"a part has {fewest} independent triples ({d}), and {LEAST_UNITS} are needed to test anything; use more pairs, or another share")
     first, second = (analyse(model, X, y, s, progress, matched=dict(zip(matched, p)), **patch).heads for p in parts)
     found = second.assign(found_mean=first["mean"])[first.q <= s.alpha]
     for d, rows in found.groupby("direction"):

@@ -8,6 +8,7 @@ __all__ = ['scrambled', 'Rotation', 'rotated', 'rejection_rates', 'over_rotation
 
 # %% ../nbs/36_controls.ipynb #7af2aa33
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -54,7 +55,7 @@ def _testable(matched):
 
 def _put_to_test(model, X, y, settings, runs, name, change, progress, patch):
     "Test every head in further matchings whose table of triples `change(table, run)` gives."
-    if runs < 1: raise ValueError(f"runs is {runs}; there must be at least one")
+    if not isinstance(runs, Integral) or runs < 1: raise ValueError(f"runs is {runs!r}; it must be a whole number, at least 1")
     matched = _enough(_testable(rematched(model, X, y, settings, runs, patch)))
     parts = []
     for d, many in matched.items():
@@ -124,13 +125,19 @@ def rejection_rates(
     alpha: float = .05, # level
 ) -> pd.DataFrame: # one row per control and direction: runs, triples, tests, rate, se, limit (alpha + 3 se), holds
     "Share of tests of nothing that are significant."
+    if not len(runs): raise ValueError("there are no runs; give what `scrambled` or `rotated` returned")
+    if not 0 < alpha < 1: raise ValueError(f"alpha is {alpha}; it must lie between 0 and 1")
     rows = []
     for (control, direction), part in runs.groupby(["control", "direction"], sort=False):
         share = (part.p <= alpha).groupby(part.run).mean()
-        n, binomial = len(share), alpha*(1 - alpha)
-        se = np.sqrt(binomial/n) if n < 5 else max(share.std(ddof=1)/np.sqrt(n), np.sqrt(binomial/len(part)))
+        n, rate = len(share), share.mean()
+        heads = len(part)/n
+        if n < 5: design_effect = heads
+        elif 0 < rate < 1: design_effect = np.clip(share.var(ddof=1)/(rate*(1 - rate)/heads), 1, heads)
+        else: design_effect = 1.
+        se = np.sqrt(alpha*(1 - alpha)*design_effect/len(part))
         rows.append(dict(control=control, direction=direction, runs=n, triples=part.n.mean(), tests=len(part),
-                         rate=share.mean(), se=se, limit=alpha + 3*se))
+                         rate=rate, se=se, limit=alpha + 3*se))
     table = pd.DataFrame(rows)
     return table.assign(holds=table.rate <= table.limit)
 
@@ -146,6 +153,8 @@ def over_rotations(
     **patch, # of `sweep`: layers, mask, heads, call
 ) -> pd.DataFrame: # one row per head: mean over rotations and triples (logits), se over triples, t
     "What is left of the tested quantity when a donor's change is turned every way."
+    if not isinstance(rotations, Integral) or rotations < 1:
+        raise ValueError(f"rotations is {rotations!r}; it must be a whole number, at least 1")
     bar = tqdm(range(rotations), desc="rotating", disable=not progress, leave=False)
     drawn = []
     for i in bar:
@@ -166,7 +175,8 @@ def placebo_runs(
     **patch, # of `sweep`: layers, mask, heads, call
 ) -> pd.DataFrame: # one row per run, layer and head: n (triples), mean (logits), t, p, q, p_max_t
     "The whole pipeline on placebo triples, many times."
-    if replicates < 1: raise ValueError(f"replicates is {replicates}; there must be at least one run")
+    if not isinstance(replicates, Integral) or replicates < 1:
+        raise ValueError(f"replicates is {replicates!r}; it must be a whole number, at least 1")
     y, logits, exclude = check_inputs(model, X, y, settings, patch)
     seeds = range(settings.seed, settings.seed + replicates)
     many = [placebo_pairs(y, logits, settings.max_pairs, seed, exclude) for seed in seeds]

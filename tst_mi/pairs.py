@@ -10,6 +10,7 @@ __all__ = ['DIRECTIONS', 'DESIGNS', 'Origin', 'check_direction', 'Pairs', 'clust
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import permutations
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -46,7 +47,7 @@ class Pairs:
     design: str # a key of `DESIGNS`, or 'placebo'
     direction: str # one of `DIRECTIONS`, or 'placebo'
     composition: pd.DataFrame # per class: instances classified correctly and wrongly, and how many serve in each role
-    dropped: dict # reason -> number of candidates that could not be used
+    dropped: dict # reason -> number of candidates that did not serve, or not in the role that they were candidates for
     selection: str = "correct" # one of the design's: which instances could be donors
     origin: Origin | None = None # what they were matched on; None: not known, and not checked
     def __len__(self): return len(self.table)
@@ -181,13 +182,17 @@ def _error(y, predicted, direction, max_pairs, rng, everyone, reuse, stratify):
         else:
             clean, control, other = found
             rows.append([*((error, clean) if direction == "denoising" else (clean, error)), control, y[error], predicted[error], other])
-    for base, source, control, label, foil, other in rows[:]*(reuse - 1):
-        if len(rows) == max_pairs: break
-        if direction == "noising": again = [pools[label].pop(), source, control, label, foil, other] if pools[label] else None
-        else:
-            found = _partners(base, label, foil, direction, pools, two, rng)
-            again = None if isinstance(found, str) else [base, *found[:2], label, foil, found[2]]
-        if again: rows.append(again)
+    first = rows[:]
+    for _ in range(reuse - 1):
+        before = len(rows)
+        for base, source, control, label, foil, other in first:
+            if len(rows) == max_pairs: break
+            if direction == "noising": again = [pools[label].pop(), source, control, label, foil, other] if pools[label] else None
+            else:
+                found = _partners(base, label, foil, direction, pools, two, rng)
+                again = None if isinstance(found, str) else [base, *found[:2], label, foil, found[2]]
+            if again: rows.append(again)
+        if len(rows) == before: break  # nobody is left
     return rows, dropped
 
 # %% ../nbs/15_pairs.ipynb #facb46db
@@ -203,18 +208,35 @@ DESIGNS = {"contrast": Design(("contrast",), ("all", "correct"), _contrast, {"co
                            {"denoising": "a misclassified instance besides others of its class and of a third",
                             "noising": "a misclassified instance besides two correct ones of its class"})}  # name -> `Design`
 
-def _check_request(y, logits, design, direction, max_pairs, selection, reuse):
+# %% ../nbs/15_pairs.ipynb #13b23496
+def _excluded(exclude, n):
+    "Which of n instances may not serve."
+    if exclude is None: return np.zeros(n, dtype=bool)
+    exclude = np.asarray(exclude)
+    if exclude.shape == (n,) and exclude.dtype == bool: return exclude
+    raise ValueError(f"exclude has shape {exclude.shape} and type {exclude.dtype}; it must say True or False of each of {n} instances")
+
+def _refuse(design, direction, y, predicted, dropped):
+    "Say what was found where there is no pair, and what is needed."
+    right = predicted == y
+    found = (f"{len(y)} instances may serve, of {len(np.unique(y))} classes, and {right.sum()} of them are classified correctly, "
+             f"of {len(np.unique(y[right]))} classes")
+    left_out = "".join(f"; {reason}: {n}" for reason, n in dropped.items() if n)
+    raise ValueError(f"design {design!r} finds no usable pair ({direction}): {found}{left_out}; it needs {DESIGNS[design].needs[direction]}")
+
+def _check_request(y, logits, design, direction, max_pairs, seed, selection, reuse):
     "Refuse what cannot be matched, naming what was found."
-    if design not in DESIGNS: raise ValueError(f"design is {design!r}; it must be one of {list(DESIGNS)}")
+    for name, value, least in (("max_pairs", max_pairs, 1), ("seed", seed, 0), ("reuse", reuse, 1)):
+        if not isinstance(value, Integral) or value < least: raise ValueError(f"{name} is {value!r}; it must be a whole number, at least {least}")
+    if design not in list(DESIGNS): raise ValueError(f"design is {design!r}; it must be one of {list(DESIGNS)}")
     directions, selections = DESIGNS[design].directions, DESIGNS[design].selections
     if direction not in directions: raise ValueError(f"direction is {direction!r}; design {design!r} has {list(directions)}")
     if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer) or not len(y): raise ValueError(f"y has shape {y.shape} and type {y.dtype}; it must be one row of class indices, whole numbers from 0")
+    if not np.issubdtype(logits.dtype, np.floating) and not np.issubdtype(logits.dtype, np.integer): raise ValueError(f"logits are of type {logits.dtype}; they must be real numbers")
     if logits.ndim != 2 or len(logits) != len(y): raise ValueError(f"logits have shape {logits.shape}; {len(y)} labels need ({len(y)}, classes)")
     if not np.isfinite(logits).all(): raise ValueError("the logits hold NaN or infinite values; check the model and its input")
     if y.min() < 0 or y.max() >= logits.shape[1]: raise ValueError(f"labels run from {y.min()} to {y.max()}, but the model has outputs 0 to {logits.shape[1] - 1}")
-    if max_pairs < 1: raise ValueError(f"max_pairs is {max_pairs}; at least 1 is needed")
     if selection not in selections: raise ValueError(f"selection is {selection!r}; for design {design!r} it must be {' or '.join(map(repr, selections))}")
-    if reuse < 1: raise ValueError(f"reuse is {reuse}; it must be 1 (each instance serves once) or more")
 
 # %% ../nbs/15_pairs.ipynb #840746e0
 def make_pairs(
@@ -224,25 +246,22 @@ def make_pairs(
     direction: str | None = None, # one of the design's; None where it has only one ('error' has 'denoising' and 'noising')
     max_pairs: int = 200, # triples at most
     seed: int = 0, # of the matching; another seed gives another matching
-    selection: str | None = None, # one of the design's, by default its first: with 'all', donors are chosen by true class whatever the prediction
+    selection: str | None = None, # one of the design's, by default its first: with 'all', donors are chosen by true class whatever the prediction (in noising the source is an error with either)
     reuse: int = 1, # 1: each instance serves once; more: pairs of donors per base (noising: bases per pair of donors)
     stratify: bool = False, # go round the pairs of classes instead of drawing them as they come
     exclude: np.ndarray | None = None, # (N,) True for instances that may not serve, such as `copies` of others
 ) -> Pairs: # raises `ValueError` if there is none, or fewer than 6 effective clusters under reuse
     "Assign bases, sources and control sources, by default each instance serving once."
-    y, logits = np.asarray(y), np.asarray(logits)
-    if direction is None and design in DESIGNS and len(DESIGNS[design].directions) == 1: direction, = DESIGNS[design].directions
-    if selection is None and design in DESIGNS: selection = DESIGNS[design].selections[0]
-    _check_request(y, logits, design, direction, max_pairs, selection, reuse)
+    y, logits = np.asarray(y), np.asarray(logits.detach().cpu() if torch.is_tensor(logits) else logits)
+    about = DESIGNS.get(design) if isinstance(design, str) else None
+    if direction is None and about and len(about.directions) == 1: direction, = about.directions
+    if selection is None and about: selection = about.selections[0]
+    _check_request(y, logits, design, direction, max_pairs, seed, selection, reuse)
     rng, predicted = np.random.default_rng(seed), logits.argmax(1)
-    free = np.flatnonzero(~(np.zeros(len(y), dtype=bool) if exclude is None else np.asarray(exclude, dtype=bool)))
+    free = np.flatnonzero(~_excluded(exclude, len(y)))
     rows, dropped = DESIGNS[design].match(y[free], predicted[free], direction, max_pairs, rng, selection == "all", reuse, stratify)
     rows, dropped["excluded, such as a copy of another instance"] = [[*free[row[:3]], *row[3:]] for row in rows], len(y) - len(free)
-    if not rows:
-        right = predicted[free] == y[free]
-        found = (f"{len(free)} instances may serve, of {len(np.unique(y[free]))} classes, and {right.sum()} of them are classified "
-                 f"correctly, of {len(np.unique(y[free][right]))} classes")
-        raise ValueError(f"design {design!r} finds no usable pair: {found}; it needs {DESIGNS[design].needs[direction]}")
+    if not rows: _refuse(design, direction, y[free], predicted[free], dropped)
     pairs = _pack(rows, design, direction, y, logits, dropped, rng, selection)
     if reuse > 1 and pairs.effective_n < 6:
         raise ValueError(f"with reuse = {reuse} there are {len(pairs)} pairs in {pairs.table.cluster.nunique()} clusters, worth {pairs.effective_n:.1f} independent ones; "

@@ -139,7 +139,8 @@ def _weights(n_units, n_boot, rng, block=1000):
     "Blocks of resampling weights: how often each unit is drawn, (block, n_units)."
     for i in range(0, n_boot, block):
         rows = min(block, n_boot - i)
-        yield np.array([np.bincount(drawn, minlength=n_units) for drawn in rng.integers(0, n_units, (rows, n_units))], dtype=float)
+        place = rng.integers(0, n_units, (rows, n_units)) + n_units*np.arange(rows)[:, None]
+        yield np.bincount(place.ravel(), minlength=rows*n_units).reshape(rows, n_units).astype(float)
 
 def _ratio(w, A, B):
     "Ratio of weighted sums and its standard error, for weights (R, G), A (G, U), B (G, U) or (G, 1)."
@@ -276,11 +277,13 @@ def skew_limit(
 LEAST_UNITS = min(SKEW_LIMITS)  # fewer give no verdict
 
 def _skew(units):
-    "Skewness of each column, 0 where it does not vary."
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scipy warns of columns that hardly vary
-        return np.nan_to_num(stats.skew(units, bias=False)) if len(units) > 2 else np.zeros(units.shape[1])
-
+    "Skewness of each column (as scipy's, without bias), 0 where it does not vary."
+    n, away = len(units), units - units.mean(0)
+    if n < 3: return np.zeros(units.shape[1])
+    second, third = ((away**k).mean(0) for k in (2, 3))
+    varies = np.abs(away).max(0) > 1e-12*np.abs(units).max(0)  # beyond rounding, as in `_about_mean`
+    with np.errstate(invalid="ignore", divide="ignore"): skew = third/second**1.5*np.sqrt(n*(n - 1))/(n - 2)
+    return np.where(varies, skew, 0)
 
 # %% ../nbs/30_statistics.ipynb #63861428
 def mean_test(
@@ -886,7 +889,7 @@ def units_needed(
 ) -> pd.DataFrame: # one row per column: units, and units_t of the t-test; NaN where nothing varies
     "Units that detect a given mean of a head that is the only effective one."
     _, size, se = _centred(np.asarray(x, dtype=float), cluster)
-    grid, reached = np.unique(np.geomspace(LEAST_UNITS, max(most, LEAST_UNITS + 1), 20).round()), []
+    grid, reached = np.unique(np.geomspace(LEAST_UNITS, max(most, LEAST_UNITS + 1), 10).round()), []
     for n in grid:
         reached.append(power(x, np.full(len(se), float(effect)), cluster, int(n), alpha, **simulation))
         if (np.max(reached, 0)[se > 0] >= target).all(): break

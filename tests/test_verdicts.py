@@ -1,4 +1,4 @@
-"What a verdict promises: one test behind all of it, no verdict where the model chose the instances, where nothing is to be carried, or where few lean."
+"What a verdict promises: one test behind all of it, and none where the model chose the donors, where nothing is to be carried, or where few triples lean."
 from dataclasses import replace
 from pathlib import Path
 

@@ -419,12 +419,14 @@ def confirm(
     "Find heads in one part of the triples; test and measure them in the other."
     if settings.chosen_by != "all": raise ValueError(f"with selection {settings.chosen_by!r} the model's output chooses the donors, and no test of heads is valid; use selection 'all'")
     matched, s = _match(settings, *check_inputs(model, X, y, settings, patch)), replace(settings, power_runs=0)
-    parts = zip(*(split_pairs(p, share, s.seed) for p in matched.values()))
-    for d, pairs in matched.items():
-        fewest = min(part.table.cluster.nunique() for part in split_pairs(pairs, share, s.seed))
-        if not pairs.selected and fewest < LEAST_UNITS:
-            raise ValueError(f"a part has {fewest} independent triples ({d}), and {LEAST_UNITS} are needed to test anything; use more pairs, or another share")
-    first, second = (analyse(model, X, y, s, progress, matched=dict(zip(matched, p)), **patch).heads for p in parts)
+    parts = {d: split_pairs(pairs, share, s.seed) for d, pairs in matched.items()}
+    for d, two in parts.items():
+        fewest = min(part.table.cluster.nunique() for part in two)
+        if not matched[d].selected and fewest < LEAST_UNITS:
+            raise ValueError(f"a part has {fewest} independent triples ({d}), and {LEAST_UNITS} are needed to test anything; "
+                             "use more pairs, or another share")
+    halves = ({d: two[k] for d, two in parts.items()} for k in (0, 1))
+    first, second = (analyse(model, X, y, s, progress, matched=half, **patch).heads for half in halves)
     found = second.assign(found_mean=first["mean"])[first.q <= s.alpha]
     for d, rows in found.groupby("direction"):
         if rows.p.notna().all():

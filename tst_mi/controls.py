@@ -8,7 +8,6 @@ __all__ = ['scrambled', 'Rotation', 'rotated', 'rejection_rates', 'over_rotation
 
 # %% ../nbs/36_controls.ipynb #7af2aa33
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from tqdm.auto import tqdm
 
 from .analysis import Settings, check_inputs, rematched, sites_of, split_effect
 from .metrics import donor_contrast, primary
+from .model import _whole
 from .pairs import Pairs, placebo_pairs
 from .patching import sweep
 from .statistics import LEAST_UNITS, adjust, mean_test, unit_sums
@@ -55,7 +55,7 @@ def _testable(matched):
 
 def _put_to_test(model, X, y, settings, runs, name, change, progress, patch):
     "Test every head in further matchings whose table of triples `change(table, run)` gives."
-    if not isinstance(runs, Integral) or runs < 1: raise ValueError(f"runs is {runs!r}; it must be a whole number, at least 1")
+    _whole("runs", runs)
     matched = _enough(_testable(rematched(model, X, y, settings, runs, patch)))
     parts = []
     for d, many in matched.items():
@@ -153,8 +153,7 @@ def over_rotations(
     **patch, # of `sweep`: layers, mask, heads, call
 ) -> pd.DataFrame: # one row per head: mean over rotations and triples (logits), se over triples, t
     "What is left of the tested quantity when a donor's change is turned every way."
-    if not isinstance(rotations, Integral) or rotations < 1:
-        raise ValueError(f"rotations is {rotations!r}; it must be a whole number, at least 1")
+    _whole("rotations", rotations)
     bar = tqdm(range(rotations), desc="rotating", disable=not progress, leave=False)
     drawn = []
     for i in bar:
@@ -175,8 +174,7 @@ def placebo_runs(
     **patch, # of `sweep`: layers, mask, heads, call
 ) -> pd.DataFrame: # one row per run, layer and head: n (triples), mean (logits), t, p, q, p_max_t
     "The whole pipeline on placebo triples, many times."
-    if not isinstance(replicates, Integral) or replicates < 1:
-        raise ValueError(f"replicates is {replicates!r}; it must be a whole number, at least 1")
+    _whole("replicates", replicates)
     y, logits, exclude = check_inputs(model, X, y, settings, patch)
     seeds = range(settings.seed, settings.seed + replicates)
     many = [placebo_pairs(y, logits, settings.max_pairs, seed, exclude) for seed in seeds]

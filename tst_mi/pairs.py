@@ -10,7 +10,6 @@ __all__ = ['DIRECTIONS', 'DESIGNS', 'Origin', 'check_direction', 'Pairs', 'clust
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import permutations
-from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from .artifacts import fingerprint
+from .model import _whole
 
 # %% ../nbs/15_pairs.ipynb #613c8964
 class Origin(NamedTuple):
@@ -226,8 +226,7 @@ def _refuse(design, direction, y, predicted, dropped):
 
 def _check_request(y, logits, design, direction, max_pairs, seed, selection, reuse):
     "Refuse what cannot be matched, naming what was found."
-    for name, value, least in (("max_pairs", max_pairs, 1), ("seed", seed, 0), ("reuse", reuse, 1)):
-        if not isinstance(value, Integral) or value < least: raise ValueError(f"{name} is {value!r}; it must be a whole number, at least {least}")
+    for name, value, least in (("max_pairs", max_pairs, 1), ("seed", seed, 0), ("reuse", reuse, 1)): _whole(name, value, least, most=2**63)
     if design not in list(DESIGNS): raise ValueError(f"design is {design!r}; it must be one of {list(DESIGNS)}")
     directions, selections = DESIGNS[design].directions, DESIGNS[design].selections
     if direction not in directions: raise ValueError(f"direction is {direction!r}; design {design!r} has {list(directions)}")
@@ -291,8 +290,7 @@ def placebo_pairs(
 ) -> Pairs: # disjoint triples whose two donors are of one class; raises `ValueError` if there is none
     "Triples in which the null hypothesis is true by design."
     y, logits, rng = np.asarray(y), np.asarray(logits), np.random.default_rng(seed)
-    free = np.ones(len(y), dtype=bool) if exclude is None else ~np.asarray(exclude, dtype=bool)
-    pools, rows = _pools(y, np.flatnonzero(free), rng), []
+    pools, rows = _pools(y, np.flatnonzero(~_excluded(exclude, len(y))), rng), []
     while len(rows) < max_pairs:
         drawn = [c for c in pools if len(pools[c]) > 1]
         label = _draw_classes({c: pools[c] for c in drawn}, 1, rng)

@@ -8,7 +8,7 @@ import pytest
 from readme import ROOT
 from test_reference import rounding_of_probabilities, study
 
-QUICK = dict(max_pairs=40, matchings=1, n_flips=1000, n_boot=200, seeds=2, audit_pairs=40, padded={"PenDigits": [10, 96]}, trainings=2, epochs=1, null_draws=5, placebos=5, perturbation_seeds=1, strengths=1, ig_steps=2)
+QUICK = dict(max_pairs=80, matchings=1, n_flips=1000, n_boot=200, seeds=2, audit_pairs=80, padded={"PenDigits": [10, 96]}, trainings=2, epochs=1, null_draws=5, placebos=5, perturbation_seeds=1, strengths=1, ig_steps=2)
 
 
 @pytest.mark.skipif(not os.environ.get("TST_MI_REFERENCE") or not os.environ.get("TST_MI_DATA"), reason="TST_MI_REFERENCE and TST_MI_DATA are not set")

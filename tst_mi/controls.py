@@ -151,17 +151,16 @@ def over_rotations(
     seed: int = 0, # of the rotations
     progress: bool = False, # show a bar
     **patch, # of `sweep`: layers, mask, heads, call
-) -> pd.DataFrame: # one row per head: mean over rotations and triples (logits), se over triples, t
+) -> pd.DataFrame: # one row per head: mean over rotations and triples (logits), se over rotations, t
     "What is left of the tested quantity when a donor's change is turned every way."
-    _whole("rotations", rotations)
+    _whole("rotations", rotations, least=2)
     bar = tqdm(range(rotations), desc="rotating", disable=not progress, leave=False)
     drawn = []
     for i in bar:
         swept = sweep(model, X, pairs.table, alter=Rotation(seed + i, one_size), **patch)
-        drawn.append(primary(swept, pairs.direction).values.reshape(len(pairs), -1))
-    x = np.mean(drawn, 0)
-    mean = x.mean(0)
-    se = x.std(0, ddof=1)/np.sqrt(len(x))
+        drawn.append(primary(swept, pairs.direction).values.reshape(len(pairs), -1).mean(0))
+    mean = np.mean(drawn, 0)
+    se = np.std(drawn, 0, ddof=1)/np.sqrt(rotations)
     return sites_of(swept).assign(mean=mean, se=se, t=mean/se)
 
 

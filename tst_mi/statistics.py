@@ -884,7 +884,7 @@ def units_needed(
     cluster: np.ndarray | None = None, # (P,) cluster of each pair; None: all pairs are independent
     target: float = .8, # power
     alpha: float = .05, # false discovery rate
-    most: int = 2000, # units; where more are needed the answer is infinity
+    most: int = 1000, # units; where more are needed the answer is infinity
     **simulation, # replicates, n_flips, seed: as in `power`
 ) -> pd.DataFrame: # one row per column: units, and units_t of the t-test; NaN where nothing varies
     "Units that detect a given mean of a head that is the only effective one."

@@ -132,6 +132,17 @@ def test_a_network_that_classifies_nothing_gets_no_verdict(network):
         assert set(heads.verdict) == {"untestable: no gap"} and heads[["p", "q"]].isna().all(axis=None)
 
 
+def test_a_head_that_is_the_whole_layer(network):
+    _, X, y = network
+    shape = dict(d_model=16, n_heads=1, n_layers=1, d_ff=16)
+    alone, _ = fit(X[:120], y[:120], 4, epochs=25, batch_size=8, lr=3e-3, progress=False, **shape)
+    head, layer = (analyse(alone, X[120:], y[120:], LIGHT, site=site).heads for site in ("head", "layer"))
+    np.testing.assert_allclose(head[["mean", "recovery", "p", "q"]], layer[["mean", "recovery", "p", "q"]], rtol=1e-4)
+    assert head.verdict.tolist() == layer.verdict.tolist() == ["causal+"]
+    believed = rejection_rates(scrambled(alone, X[120:], y[120:], LIGHT, 20))
+    assert believed.tests.tolist() == [20] and believed.holds.all()
+
+
 def test_few_units_and_skew():
     rng = np.random.default_rng(2)
     x, gap = rng.normal(2, 1, size=(LEAST_UNITS, 2)), np.full(LEAST_UNITS, 9.)

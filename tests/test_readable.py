@@ -55,7 +55,8 @@ def code_lines(text):
         body = getattr(node, "body", None)
         if not isinstance(body, list) or not body or not isinstance(body[0], ast.Expr): continue
         if isinstance(body[0].value, ast.Constant): docs.update(range(body[0].lineno, body[0].end_lineno + 1))
-    return [line for i, line in enumerate(text.splitlines(), 1) if line.strip() and not line.lstrip().startswith("#") and i not in docs]
+    lines = enumerate(text.splitlines(), 1)
+    return [line for i, line in lines if line.strip() and not line.lstrip().startswith("#") and i not in docs]
 
 
 PAGES = [p for p in sorted((ROOT/"nbs").glob("*.ipynb")) if any(exported for *_, exported in code_cells(p))]
@@ -89,4 +90,4 @@ def test_examples_stand_between_export_cells():
 def test_the_measure_finds_what_it_is_for():
     assert faults("a, b = 1, 2") == ["a packed assignment"] and faults("a = 1 if x else 2 if y else 3") == ["a conditional inside another"]
     assert faults("x = 1" + " "*110) == ["115 wide"] and faults("\n".join(["x = 1"]*60)) == ["59 lines"]
-    assert faults("f(" + "a + b, "*46 + ")") == ["186 nodes", "324 wide"] and not faults("a = b = 1\nc, d = f(x)")
+    assert faults("f(" + "a + b, "*60 + ")") == ["183 nodes", "423 wide"] and not faults("a = b = 1\nc, d = f(x)")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MANIFEST', 'LEFTOVER', 'FORMATS', 'ROOM', 'COPIES', 'recover', 'whole_file', 'to_plain', 'staging', 'check_place',
-           'manifest', 'check_folder', 'publish', 'sha256', 'differing', 'versions', 'cache_dir', 'fingerprint']
+           'manifest', 'check_folder', 'publish', 'versions', 'sha256', 'differing', 'cache_dir', 'fingerprint']
 
 # %% ../nbs/05_artifacts.ipynb #5762cceb
 import errno, hashlib, io, json, os, platform, re, secrets, shutil, tempfile
@@ -21,7 +21,8 @@ from platformdirs import user_cache_dir
 
 # %% ../nbs/05_artifacts.ipynb #0c210153
 MANIFEST = "manifest.json"  # in every folder of results: file name -> SHA-256
-LEFTOVER = re.compile(r"\.(partial|previous)-([^-]+)-(\d{1,9})-([0-9a-f]{8})-(.+)", re.S)  # kind, host, process, token, final name
+# kind, host, process, token, final name
+LEFTOVER = re.compile(r"\.(partial|previous)-([^-]+)-(\d{1,9})-([0-9a-f]{8})-(.+)", re.S)
 
 def _host(): return re.sub(r"[^A-Za-z0-9.]", "_", platform.node())[:40] or "unknown"
 
@@ -36,13 +37,17 @@ def _abandoned(path, host, process):
         owner = psutil.Process(int(process))
         younger = owner.create_time() > path.lstat().st_ctime + 2
         return younger or owner.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess: return True
-    except (psutil.AccessDenied, FileNotFoundError): return False
+    except psutil.NoSuchProcess:
+        return True
+    except (psutil.AccessDenied, FileNotFoundError):
+        return False
 
 def _remove(path):
     "Remove a file or a folder."
-    if path.is_dir() and not path.is_symlink(): shutil.rmtree(path)
-    else: path.unlink()
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 # %% ../nbs/05_artifacts.ipynb #226a8083
 def recover(
@@ -56,18 +61,21 @@ def recover(
         target = folder/named[5]
         replaced = (target/MANIFEST).is_file()
         with suppress(OSError):
-            if named[1] == "previous" and not replaced: path.rename(target)
-            else: _remove(path)
+            if named[1] == "previous" and not replaced:
+                path.rename(target)
+            else:
+                _remove(path)
 
 # %% ../nbs/05_artifacts.ipynb #a10286a0
 @contextmanager
 def _full_disk_in_words(path):
     "What a full disk means for the file or folder that was to be written."
-    try: yield
+    try:
+        yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT): raise
-        raise OSError(f"the disk is full: {str(path)!r} could not be written, and what was there before stays as it was; "
-                      "free some space or write to another disk") from error
+        raise OSError(f"the disk is full: {str(path)!r} could not be written, and what was there before "
+                      "stays as it was; free some space or write to another disk") from error
 
 @contextmanager
 def whole_file(
@@ -79,9 +87,11 @@ def whole_file(
     recover(path.parent)
     temporary = _beside(path)
     try:
-        with _full_disk_in_words(path): yield temporary
+        with _full_disk_in_words(path):
+            yield temporary
         os.replace(temporary, path)
-    finally: temporary.unlink(missing_ok=True)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 # %% ../nbs/05_artifacts.ipynb #acfc874d
 def to_plain(
@@ -133,10 +143,31 @@ def staging(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         for parent in made:
-            with suppress(OSError): parent.rmdir()
+            with suppress(OSError):
+                parent.rmdir()
+
+# %% ../nbs/05_artifacts.ipynb #a1ed35e8
+def _check_above(path, unfit):
+    "Refuse a place below a file, or below a link that leads nowhere."
+    for above in (path.parent, *path.parent.parents):
+        if os.path.lexists(above) and not os.path.exists(above):
+            raise ValueError(f"{unfit}but {str(above)!r} is a link that leads nowhere; name another place")
+        if os.path.exists(above) and not above.is_dir():
+            raise ValueError(f"{unfit}but {str(above)!r} is a file; name a folder")
+
+def _free_bytes(path, unfit):
+    "How many bytes are free at a place, which is tried by making a folder there."
+    above = next(p for p in path.parents if os.path.exists(p))
+    try:
+        with staging(path):
+            return shutil.disk_usage(above).free
+    except OSError as error:
+        raise ValueError(f"{unfit}but nothing can be written there, in {str(above)!r} ({error.strerror}); "
+                         "name another place") from error
 
 # %% ../nbs/05_artifacts.ipynb #0b9af1ff
-ROOM = 50_000_000  # bytes that must be free before a report or a training begins; a report takes about 2 to 20 MB
+# bytes that must be free before a report or a training begins; a report takes about 2 to 20 MB
+ROOM = 50_000_000
 COPIES = ".ipynb_checkpoints"  # the folder that Jupyter makes by itself
 
 def check_place(
@@ -147,105 +178,151 @@ def check_place(
     "Refuse a place that cannot be written to, before anything is computed."
     path = Path(path)
     unfit = f"{what} should go to {str(path)!r}, "
-    for p in (path.parent, *path.parent.parents):
-        if os.path.lexists(p) and not os.path.exists(p): raise ValueError(f"{unfit}but {str(p)!r} is a link that leads nowhere; name another place")
-        if os.path.exists(p) and not p.is_dir(): raise ValueError(f"{unfit}but {str(p)!r} is a file; name a folder")
-    above = next(p for p in path.resolve().parents if os.path.exists(p))
-    try:
-        with staging(path.resolve()): free = shutil.disk_usage(above).free
-    except OSError as error: raise ValueError(f"{unfit}but nothing can be written there, in {str(above)!r} ({error.strerror}); name another place") from error
-    if free < room: raise ValueError(f"{unfit}where {free/1e6:.1f} MB are free; at least {room/1e6:.0f} MB are needed: free some space or name another place")
+    _check_above(path, unfit)
+    free = _free_bytes(path.resolve(), unfit)
+    if free < room:
+        raise ValueError(f"{unfit}where {free/1e6:.1f} MB are free; at least {room/1e6:.0f} MB are needed: "
+                         "free some space or name another place")
     return path
 
 # %% ../nbs/05_artifacts.ipynb #b36a68f1
+def _lists_checksums(found):
+    "Is this what a manifest holds?"
+    if not isinstance(found, dict): return False
+    return all(isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) for digest in found.values())
+
 def manifest(
     folder: str | Path, # of results
 ) -> dict: # file name -> SHA-256 of what was written; empty where there is no manifest
     "Which files of a folder were written as one set."
     path = Path(folder)/MANIFEST
-    try: found = json.loads(path.read_bytes())
-    except FileNotFoundError: return {}
-    except ValueError: found = None
-    ours = isinstance(found, dict) and all(isinstance(v, str) and re.fullmatch("[0-9a-f]{64}", v) for v in found.values())
-    if not ours: raise ValueError(f"{str(path)!r} does not list result files and their checksums; move it away, or name another folder")
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        found = None
+    if not _lists_checksums(found):
+        raise ValueError(f"{str(path)!r} does not list result files and their checksums; move it away, "
+                         "or name another folder")
     return found
-
-def check_folder(
-    folder: str | Path, # where results are to go; need not exist
-    room: int = 0, # bytes that must be free
-) -> Path: # the same
-    "Refuse a result folder that cannot be one, before anything is computed."
-    with _locked(folder): return _fit(folder, room)
 
 # %% ../nbs/05_artifacts.ipynb #62a7a5f1
 def _locked(folder):
     "Held while a folder is looked at or replaced."
     owner = os.getuid() if hasattr(os, "getuid") else ""
     name = hashlib.sha256(f"{os.path.realpath(folder)} {owner}".encode()).hexdigest()[:16]
-    return FileLock(Path(tempfile.gettempdir())/f"tst_mi-{name}.lock", is_singleton=True)   # one process may hold it twice
+    path = Path(tempfile.gettempdir())/f"tst_mi-{name}.lock"
+    return FileLock(path, is_singleton=True)  # one process may hold it twice
 
+# %% ../nbs/05_artifacts.ipynb #7fdef538
+def _check_movable(folder, place):
+    "Refuse a folder that cannot step aside for another."
+    unfit = f"results should go to {str(folder)!r}, "
+    if not place.name or os.path.ismount(place):
+        raise ValueError(unfit + "which cannot be replaced as one; name a folder inside it")
+    if folder.is_symlink() and not folder.exists():
+        raise ValueError(unfit + "a link that leads nowhere; name another folder")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(unfit + f"but {str(folder)!r} is a file; name a folder")
+    if Path.cwd().is_relative_to(place):
+        raise ValueError(unfit + "the folder you are in, which is replaced as one; "
+                         "go to another or name another")
+
+# %% ../nbs/05_artifacts.ipynb #32ad0065
 def _fit(folder, room=0):
     "The checks of `check_folder`."
     folder = check_place(folder, room=room)
     place = folder.resolve()
-    unfit = f"results should go to {str(folder)!r}, "
-    if not place.name or os.path.ismount(place): raise ValueError(unfit + "which cannot be replaced as one; name a folder inside it")
-    if folder.is_symlink() and not folder.exists(): raise ValueError(unfit + "a link that leads nowhere; name another folder")
-    if folder.exists() and not folder.is_dir(): raise ValueError(unfit + f"but {str(folder)!r} is a file; name a folder")
-    if Path.cwd().is_relative_to(place): raise ValueError(unfit + "the folder you are in, which is replaced as one; go to another or name another")
+    _check_movable(folder, place)
     recover(place.parent)
     others = sorted(p.name for p in place.glob("*") if p.is_dir() and not p.is_symlink() and p.name != COPIES)
-    if others: raise ValueError(unfit + f"but it has sub-folders {others}, and it is replaced as one; move them away or name another folder")
+    if others:
+        raise ValueError(f"results should go to {str(folder)!r}, but it has sub-folders {others}, and it is "
+                         "replaced as one; move them away or name another folder")
     manifest(place)
     return folder
+
+def check_folder(
+    folder: str | Path, # where results are to go; need not exist
+    room: int = 0, # bytes that must be free
+) -> Path: # the same
+    "Refuse a result folder that cannot be one, before anything is computed."
+    with _locked(folder):
+        return _fit(folder, room)
 
 # %% ../nbs/05_artifacts.ipynb #d08ca13a
 def _link(source, target):
     "The same file under another name; a copy where the disk has no hard links."
-    try: os.link(source, target, follow_symlinks=False)
-    except OSError: shutil.copy2(source, target, follow_symlinks=False)
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
 
 def _carry(old, new, ours):
     "Bring files that are not ours from one folder to another."
     for path in list(old.glob("*")):
         known = path.name in ours or os.path.lexists(new/path.name) or LEFTOVER.fullmatch(path.name)
         if known: continue
-        if path.name == COPIES and path.is_dir(): shutil.copytree(path, new/COPIES, copy_function=_link, symlinks=True)
-        elif path.is_symlink() or not path.is_dir(): _link(path, new/path.name)
+        if path.name == COPIES and path.is_dir():
+            shutil.copytree(path, new/COPIES, copy_function=_link, symlinks=True)
+        elif path.is_symlink() or not path.is_dir():
+            _link(path, new/path.name)
 
+# %% ../nbs/05_artifacts.ipynb #1aca40fa
 def _swap(new, folder):
     "Put a finished folder in the place of another, which goes."
     previous = _beside(folder, "previous")
     try:
-        with suppress(FileNotFoundError): folder.rename(previous)
+        with suppress(FileNotFoundError):
+            folder.rename(previous)
         _carry(previous, new, {MANIFEST, *manifest(previous)})
         new.rename(folder)
     finally:
-        if previous.exists() and not folder.exists(): previous.rename(folder)
+        if previous.exists() and not folder.exists():
+            previous.rename(folder)
         shutil.rmtree(previous, ignore_errors=True)
+
+def _exchange(new, folder, contents):
+    "Fill a new folder and put it in the place of the old one."
+    for name, content in contents.items():
+        (new/name).write_bytes(content)
+    checksums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    (new/MANIFEST).write_bytes(_json(checksums))
+    if folder.exists():
+        _carry(folder, new, {MANIFEST, *manifest(folder)})
+    _swap(new, folder)
 
 # %% ../nbs/05_artifacts.ipynb #2ae1c20f
 def publish(
     folder: str | Path, # where the files go; made if missing; files in it that are not results stay
-    files: dict, # file name -> data frame (.csv), record (.json), figure (.png, .pdf), text, or `Path` of a file
+    files: dict, # name -> data frame (.csv), record (.json), figure (.png, .pdf), text, or `Path` of a file
 ) -> list[Path]: # the files written, in the given order
     "Write a set of result files, in place of the last such set; if any of them cannot be made, none."
     folder = check_folder(folder)
     odd = [name for name in files if name != Path(name).name or name.startswith(".") or name == MANIFEST]
-    if odd: raise ValueError(f"result files cannot be called {odd}; give plain names")
+    if odd:
+        raise ValueError(f"result files cannot be called {odd}; give plain names")
     place = folder.resolve()
     contents = {name: _content(value, name) for name, value in files.items()}
-    with _full_disk_in_words(folder), _locked(folder), staging(place) as new: _exchange(new, place, contents)
+    with _full_disk_in_words(folder), _locked(folder), staging(place) as new:
+        _exchange(new, place, contents)
     return [folder/name for name in files]
 
-# %% ../nbs/05_artifacts.ipynb #1aca40fa
-def _exchange(new, folder, contents):
-    "Fill a new folder and put it in the place of the old one."
-    for name, content in contents.items(): (new/name).write_bytes(content)
-    checksums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    (new/MANIFEST).write_bytes(_json(checksums))
-    if folder.exists(): _carry(folder, new, {MANIFEST, *manifest(folder)})
-    _swap(new, folder)
+# %% ../nbs/05_artifacts.ipynb #6e198604
+def versions(
+    packages: tuple = ("tst_mi", "torch", "numpy", "scipy", "pandas", "statsmodels", "aeon"), # distributions
+) -> dict: # name -> version, Python and machine included; a package that is not installed is None
+    "What computed these numbers."
+    installed = {name: _version(name) for name in packages}
+    return {"python": platform.python_version(), "machine": platform.machine(), **installed}
+
+@cache
+def _version(name):
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 # %% ../nbs/05_artifacts.ipynb #bce95475
 def sha256(
@@ -254,26 +331,18 @@ def sha256(
     "The SHA-256 checksum of a file."
     digest = hashlib.sha256()
     with open(path, "rb") as f:
-        while block := f.read(1 << 20): digest.update(block)
+        while block := f.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
+
+def _is_still(path, digest): return path.is_file() and sha256(path) == digest
 
 def differing(
     folder: str | Path, # of results
 ) -> list: # names of files that are missing, or are not what was written
     "Which files of a set have changed since it was written?"
     folder = Path(folder)
-    return [name for name, digest in manifest(folder).items() if not (folder/name).is_file() or sha256(folder/name) != digest]
-
-def versions(
-    packages: tuple = ("tst_mi", "torch", "numpy", "scipy", "pandas", "statsmodels", "aeon"), # distribution names
-) -> dict: # name -> version, Python and machine included; a package that is not installed is None
-    "What computed these numbers."
-    return {"python": platform.python_version(), "machine": platform.machine(), **{p: _version(p) for p in packages}}
-
-@cache
-def _version(name):
-    try: return version(name)
-    except PackageNotFoundError: return None
+    return [name for name, digest in manifest(folder).items() if not _is_still(folder/name, digest)]
 
 # %% ../nbs/05_artifacts.ipynb #830cb62c
 def cache_dir(
@@ -289,7 +358,9 @@ def fingerprint(
     digest = hashlib.sha256()
     for value in values:
         if isinstance(value, np.ndarray):
-            digest.update(f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes())
-        else: digest.update(json.dumps(to_plain(value), sort_keys=True).encode())
+            digest.update(f"{value.dtype}{value.shape}".encode())
+            digest.update(np.ascontiguousarray(value).tobytes())
+        else:
+            digest.update(json.dumps(to_plain(value), sort_keys=True).encode())
         digest.update(b";")
     return digest.hexdigest()[:16]

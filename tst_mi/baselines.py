@@ -10,6 +10,7 @@ __all__ = ['SIGNED', 'ATTENTION', 'RANKED', 'COMPARED', 'COLUMNS', 'functional',
 
 # %% ../nbs/60_baselines.ipynb #ffd2d10c
 import copy
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -28,74 +29,114 @@ from .patching import has_fast_path, sweep
 from .statistics import bootstrap, compare_rankings
 
 # %% ../nbs/60_baselines.ipynb #d6f5da02
-def _donors(pairs): return ("source", "control") if "control" in pairs and (pairs.control >= 0).all() else ("source",)
+def _donors(pairs):
+    "Columns of the donors: the control is one if every triple has it."
+    controlled = "control" in pairs and (pairs.control >= 0).all()
+    return ("source", "control") if controlled else ("source",)
 
 def functional(
-    pairs: pd.DataFrame, # one row per triple: label, foil, control_class; control: -1 if there is no control source
+    pairs: pd.DataFrame, # one row per triple: label, foil, control_class; control: -1 if there is none
     direction: str, # 'contrast', 'denoising' or 'noising'
     n_classes: int, # outputs of the model
 ) -> np.ndarray: # (P, K) weights of the logits
     "Weights w such that w . (logits patched by the source - by the control) is what patching tests."
     check_direction(direction)
-    unit, crossed = np.eye(n_classes), len(_donors(pairs)) == 2 and direction != "noising"
-    against = unit[pairs.control_class if crossed else pairs.foil]
-    return (unit[pairs.label] - against)*(.5 if crossed else -1 if direction == "noising" else 1)
+    unit = np.eye(n_classes)
+    if len(_donors(pairs)) == 2 and direction != "noising":
+        against = unit[pairs.control_class]
+        scale = .5
+    else:
+        against = unit[pairs.foil]
+        scale = -1 if direction == "noising" else 1
+    return (unit[pairs.label] - against)*scale
 
 # %% ../nbs/60_baselines.ipynb #3c29a921
-def _check_model(model, x):
-    "Refuse models whose z cannot be reached."
-    require_eval(model)
-    if not has_fast_path(model) or not all(isinstance(getattr(getattr(b, "attn", None), "z", None), nn.Module) for b in model.blocks):
-        raise ValueError(f"{type(model).__name__} does not show its heads as blocks[l].attn.z, which baselines need; supported are TimeSeriesTransformer and, "
-                         "for a stock nn.TransformerEncoder, EncoderClassifier(embed, encoder, readout)")
-    with torch.no_grad(): difference = (model(x) - model.readout(_streams(model, x)[-1])).abs().max().item()
-    if not difference <= rounding(model, lambda model, x: model(x), x): raise ValueError("the model's output is not readout(blocks(embed(x))); its forward does something else besides")
-
 @torch.no_grad()
 def _streams(model, x):
     "The stream entering each layer, and the one that leaves the last, (B, T, D)."
     streams = [model.embed(x)]
-    for block in model.blocks: streams.append(block(streams[-1]))
+    for block in model.blocks:
+        streams.append(block(streams[-1]))
     return streams
 
+def _shows_heads(model):
+    "Are the modules blocks[l].attn.z there?"
+    if not has_fast_path(model):
+        return False
+    places = [getattr(getattr(block, "attn", None), "z", None) for block in model.blocks]
+    return all(isinstance(z, nn.Module) for z in places)
+
+def _check_model(model, x):
+    "Refuse models whose z cannot be reached."
+    require_eval(model)
+    if not _shows_heads(model):
+        raise ValueError(
+            f"{type(model).__name__} does not show its heads as blocks[l].attn.z, which baselines need; "
+            "supported are TimeSeriesTransformer and, for a stock nn.TransformerEncoder, "
+            "EncoderClassifier(embed, encoder, readout)")
+    with torch.no_grad():
+        difference = (model(x) - model.readout(_streams(model, x)[-1])).abs().max().item()
+    if not difference <= rounding(model, lambda model, x: model(x), x):
+        raise ValueError("the model's output is not readout(blocks(embed(x))); "
+                         "its forward does something else besides")
+
+# %% ../nbs/60_baselines.ipynb #4d703906
 class Run(NamedTuple):
     "A few pairs of one donor, and how to attribute them."
-    model: nn.Module; base: torch.Tensor; donor: torch.Tensor; w: torch.Tensor # model, series (B, T, C) twice, weights (B, K)
-    mean: torch.Tensor; n_steps: int = 8; rows: int = 64 # mean series (1, T, C), points of an integral, rows per forward pass
+    model: nn.Module
+    base: torch.Tensor # series (B, T, C)
+    donor: torch.Tensor # series (B, T, C)
+    w: torch.Tensor # weights (B, K)
+    mean: torch.Tensor # mean series (1, T, C)
+    n_steps: int = 8 # points of an integral
+    rows: int = 64 # rows per forward pass
+
     def f(self, x, w, start=None):
         "w . logits (B,) of series, or of the stream entering layer `start`."
-        x = self.model.embed(x) if start is None else x
-        for block in self.model.blocks[start:]: x = block(x)
-        return (self.model.readout(x)*w).sum(-1)
+        stream = self.model.embed(x) if start is None else x
+        for block in self.model.blocks[start:]:
+            stream = block(stream)
+        return (self.model.readout(stream)*w).sum(-1)
 
 # %% ../nbs/60_baselines.ipynb #dda45cc3
-def _heads(parts): return torch.stack([v.detach().sum((1, 3)) for v in parts], 1)  # of each layer (B, T, H, E): to (B, L, H)
+def _heads(parts):
+    "Sums over time and head width: of each layer (B, T, H, E), to (B, L, H)."
+    return torch.stack([v.detach().sum((1, 3)) for v in parts], 1)
 
 def _with_gradient(run, x):
     "Every layer's z in the run of series x, and the gradient of f there."
     kept = []
-    handles = [b.attn.z.register_forward_hook(lambda module, args, out: kept.append(out)) for b in run.model.blocks]
+    def keep(module, args, out):
+        kept.append(out)
+
+    handles = [block.attn.z.register_forward_hook(keep) for block in run.model.blocks]
     try:
         with torch.enable_grad():
             total = run.f(x.detach().requires_grad_(), run.w).sum()
             return [z.detach() for z in kept], torch.autograd.grad(total, kept)
     finally:
-        for handle in handles: handle.remove()
+        for handle in handles:
+            handle.remove()
 
 def attribution_patching(
     run: Run, # pairs
 ) -> torch.Tensor: # (B, L, H)
     "First-order estimate of every head's patch, from one gradient at the base."
-    (base, slope), (donor, _) = _with_gradient(run, run.base), _with_gradient(run, run.donor)
+    base, slope = _with_gradient(run, run.base)
+    donor, _ = _with_gradient(run, run.donor)
     return _heads([(d - b)*g for b, d, g in zip(base, donor, slope)])
 
 # %% ../nbs/60_baselines.ipynb #5e8a54c5
 def _along_path(run, x, start):
-    "Captum's integrated gradients of each layer's z in the run of series x, from z of series `start` to that of x."
-    streams, parts = zip(_streams(run.model, x), _streams(run.model, start.expand_as(x))), []
-    for l, (block, (here, there)) in enumerate(zip(run.model.blocks, streams)):
-        captum = LayerIntegratedGradients(lambda s, w: run.f(s, w, l), block.attn.z)
-        parts.append(captum.attribute(here, there, additional_forward_args=run.w, n_steps=run.n_steps, internal_batch_size=max(run.rows, len(x))))
+    "Captum's integrated gradients of each z in the run of series x, from z of series `start` to that of x."
+    here = _streams(run.model, x)
+    there = _streams(run.model, start.expand_as(x))
+    size = max(run.rows, len(x))
+    options = dict(additional_forward_args=run.w, n_steps=run.n_steps, internal_batch_size=size)
+    parts = []
+    for l, block in enumerate(run.model.blocks):
+        captum = LayerIntegratedGradients(partial(run.f, start=l), block.attn.z)
+        parts.append(captum.attribute(here[l], there[l], **options))
     return _heads(parts)
 
 def integrated_gradients(
@@ -130,75 +171,153 @@ def conductance(
     method: str = "riemann_trapezoid", # rule of integration
 ) -> torch.Tensor: # (B, L, H)
     "How much of the change of f flows through each head while the input goes from base to donor."
-    options = dict(additional_forward_args=run.w, n_steps=run.n_steps, internal_batch_size=max(run.rows, 2*len(run.base)), method=method)
-    return _heads([LayerConductance(run.f, b.attn.z).attribute(run.donor, run.base, **options) for b in run.model.blocks])
+    size = max(run.rows, 2*len(run.base))
+    options = dict(additional_forward_args=run.w, n_steps=run.n_steps, internal_batch_size=size)
+    layers = [LayerConductance(run.f, block.attn.z) for block in run.model.blocks]
+    return _heads([layer.attribute(run.donor, run.base, method=method, **options) for layer in layers])
 
 # %% ../nbs/60_baselines.ipynb #48dcda55
-SIGNED = {f.__name__: f for f in (attribution_patching, integrated_gradients, integrated_gradients_zero, integrated_gradients_mean, conductance, gradient_x_activation)}  # name -> function of a `Run`
+_SIGNED = (
+    attribution_patching,
+    integrated_gradients,
+    integrated_gradients_zero,
+    integrated_gradients_mean,
+    conductance,
+    gradient_x_activation,
+)
+SIGNED = {f.__name__: f for f in _SIGNED}  # name -> function of a `Run`
 
 # %% ../nbs/60_baselines.ipynb #393d1710
 def _rows_at_a_time(model, T):
     "Series per pass, so that maps and gradients of all layers stay small."
-    D, H = model.blocks[0].attn.out_proj.in_features, model.blocks[0].attn.n_heads
-    return int(np.clip(2**25//(len(model.blocks)*T*max(16*D, 4*H*T)), 1, 64))
+    attention = model.blocks[0].attn
+    D = attention.out_proj.in_features
+    H = attention.n_heads
+    numbers = len(model.blocks)*T*max(16*D, 4*H*T)
+    return int(np.clip(2**25//numbers, 1, 64))
+
+def _maps(model, x):
+    "Attention weights of a few series, (B, L, H, T', T')."
+    maps = []
+    for block, stream in zip(model.blocks, _streams(model, x)):
+        weights, _ = block.attn.pattern_and_values(block.attention_input(stream))
+        maps.append(weights)
+    return torch.stack(maps, 1)
 
 @torch.no_grad()
 def attention_maps(
     model: nn.Module, # with blocks[l].attn, in eval mode
     X: np.ndarray, # (N, T, C)
-    chunk: int | None = None, # series per pass, which bounds what is needed besides the result; None: by length
+    chunk: int | None = None, # series per pass: bounds what is needed besides the result; None: by length
 ) -> np.ndarray: # (N, L, H, T', T') weights; rows, the steps that look, sum to one; T' tokens of the stream
     "Attention weights of every head."
-    p, chunk = next(model.parameters()), chunk or _rows_at_a_time(model, X.shape[1])
+    p = next(model.parameters())
+    chunk = chunk or _rows_at_a_time(model, X.shape[1])
     _check_model(model, torch.as_tensor(X[:1]).to(p))
-    def one(x):
-        pairs = zip(model.blocks, _streams(model, torch.as_tensor(x).to(p)))
-        return torch.stack([b.attn.pattern_and_values(b.attention_input(s))[0] for b, s in pairs], 1).cpu().numpy()
-    return np.concatenate([one(X[i:i + chunk]) for i in range(0, len(X), chunk)])
+    parts = (torch.as_tensor(X[i:i + chunk]).to(p) for i in range(0, len(X), chunk))
+    return np.concatenate([_maps(model, x).cpu().numpy() for x in parts])
 
 # %% ../nbs/60_baselines.ipynb #4effb8d8
-def _entropy(maps): return torch.special.xlogy(maps, maps).sum(-1).mean(-1)
-def _max(maps): return maps.amax(-1).mean(-1)
-def _variance(maps): return maps.var(-1, correction=0).mean(-1)
+def _entropy(maps):
+    return torch.special.xlogy(maps, maps).sum(-1).mean(-1)
 
-def _rollout(maps_BLHTT):
+def _max(maps):
+    return maps.amax(-1).mean(-1)
+
+def _variance(maps):
+    return maps.var(-1, correction=0).mean(-1)
+
+# %% ../nbs/60_baselines.ipynb #cd4a9850
+def _rollout(maps):
     "Share of the rolled-out attention that each head redirects."
-    _, L, H, T, _ = maps_BLHTT.shape
-    own = torch.eye(T).to(maps_BLHTT)
-    mixed, before, after = (maps_BLHTT.mean(2) + own)/2, [own], [own]
+    B, L, H, T, _ = maps.shape
+    own = torch.eye(T).to(maps)
+    mixed = (maps.mean(2) + own)/2
+    before = [own]  # what flows into each layer
+    after = [own]  # what becomes of it, from the last layer to the first
     for l in range(L - 1):
         before.append(mixed[:, l] @ before[-1])
         after.append(after[-1] @ mixed[:, L - 1 - l])
-    parts = [after[L - 1 - l].expand(len(maps_BLHTT), T, T)[:, None] @ (maps_BLHTT[:, l] - own) @ before[l].expand(len(maps_BLHTT), T, T)[:, None] for l in range(L)]
-    return torch.stack([p.abs().sum(-1).mean(-1)/(4*H) for p in parts], 1)
+    parts = []
+    for l in range(L):
+        out = after[L - 1 - l].expand(B, T, T)[:, None]
+        into = before[l].expand(B, T, T)[:, None]
+        redirected = out @ (maps[:, l] - own) @ into
+        parts.append(redirected.abs().sum(-1).mean(-1)/(4*H))
+    return torch.stack(parts, 1)
 
-ATTENTION = {"attention_entropy": _entropy, "attention_max": _max, "attention_variance": _variance, "attention_rollout": _rollout}  # name -> function of maps (B, L, H, T, T)
+ATTENTION = {  # name -> function of maps (B, L, H, T, T)
+    "attention_entropy": _entropy,
+    "attention_max": _max,
+    "attention_variance": _variance,
+    "attention_rollout": _rollout,
+}
 
 # %% ../nbs/60_baselines.ipynb #17c72dd6
+def _mean_series(X, mean):
+    "The given baseline, or the mean of the finite series, as (1, T, C)."
+    if mean is None:
+        mean = X[np.isfinite(X).all((1, 2))].mean(0)
+    return torch.as_tensor(np.asarray(mean, dtype=np.float32))[None]
+
+def _source_minus_control(method, runs):
+    "Attributions (B, L*H) to the source, minus those to the control if there is one."
+    values = [method(run) for run in runs]
+    total = values[0] - values[1] if len(values) == 2 else values[0]
+    return total.flatten(1).cpu().numpy()
+
+# %% ../nbs/60_baselines.ipynb #87effb4b
 def _attribute_signed(model, X, pairs, direction, methods, n_steps, mean, rows, progress):
     "Source minus control of each signed method, (P, L*H)."
-    p, few, found = next(model.parameters()), max(1, rows//n_steps), {m: [] for m in methods}
-    series = lambda column, part: torch.as_tensor(X[pairs[column].to_numpy()[part]]).to(p)
-    w = torch.as_tensor(functional(pairs, direction, model(series("base", slice(1))).shape[-1])).to(p)
-    mean = torch.as_tensor(np.asarray(X[np.isfinite(X).all((1, 2))].mean(0) if mean is None else mean, dtype=np.float32))[None].to(p)
-    for i in tqdm(range(0, len(pairs) if methods else 0, few), desc="attributing", disable=not progress, leave=False):
+    p = next(model.parameters())
+    def series(column, part):
+        return torch.as_tensor(X[pairs[column].to_numpy()[part]]).to(p)
+
+    n_classes = model(series("base", slice(1))).shape[-1]
+    w = torch.as_tensor(functional(pairs, direction, n_classes)).to(p)
+    mean = _mean_series(X, mean).to(p)
+    found = {m: [] for m in methods}
+    few = max(1, rows//n_steps)
+    n = len(pairs) if methods else 0
+    for i in tqdm(range(0, n, few), desc="attributing", disable=not progress, leave=False):
         part = slice(i, i + few)
-        runs = [Run(model, series("base", part), series(d, part), w[part], mean, n_steps, rows) for d in _donors(pairs)]
+        runs = [Run(model, series("base", part), series(d, part), w[part], mean, n_steps, rows)
+                for d in _donors(pairs)]
         for m in methods:
-            values = [SIGNED[m](r) for r in runs]
-            found[m].append((values[0] - values[1] if len(values) == 2 else values[0]).flatten(1).cpu().numpy())
+            found[m].append(_source_minus_control(SIGNED[m], runs))
     return {m: np.concatenate(v).astype(np.float64) for m, v in found.items()}
 
+# %% ../nbs/60_baselines.ipynb #2b508397
 def _attribute_attention(model, X, pairs, methods, rows):
     "Mean over the donors of each attention measure, (P, L*H)."
-    used, where = np.unique(pairs[list(_donors(pairs))].to_numpy(), return_inverse=True)
+    donors = pairs[list(_donors(pairs))].to_numpy()
+    used, where = np.unique(donors, return_inverse=True)
+    where = where.reshape(len(pairs), -1)
     found = {m: [] for m in methods}
-    for i in range(0, len(used) if methods else 0, rows):
+    n = len(used) if methods else 0
+    for i in range(0, n, rows):
         maps = torch.as_tensor(attention_maps(model, X[used[i:i + rows]], rows))
-        for m in methods: found[m].append(ATTENTION[m](maps).flatten(1).numpy())
-    return {m: np.concatenate(v)[where.reshape(len(pairs), -1)].mean(1).astype(np.float64) for m, v in found.items()}
+        for m in methods:
+            found[m].append(ATTENTION[m](maps).flatten(1).numpy())
+    return {m: np.concatenate(v)[where].mean(1).astype(np.float64) for m, v in found.items()}
 
 # %% ../nbs/60_baselines.ipynb #137d708c
+def _check_methods(methods, n_steps):
+    "Refuse what is not a method, and an integral without points."
+    wrong = [m for m in methods if m not in SIGNED and m not in ATTENTION]
+    if wrong:
+        raise ValueError(f"methods {wrong} are unknown; they must be of {[*SIGNED, *ATTENTION]}")
+    if n_steps < 2:
+        raise ValueError(f"n_steps is {n_steps}; an integral needs at least 2 points")
+
+def _check_instances(X, pairs):
+    "Refuse no pairs, and pairs whose instances miss values."
+    columns = ["base", *_donors(pairs)]
+    if not len(pairs) or not np.isfinite(X[pairs[columns].to_numpy()]).all():
+        raise ValueError(f"there are {len(pairs)} pairs, and their instances in X must be finite; "
+                         "impute or remove missing values")
+
+# %% ../nbs/60_baselines.ipynb #117ca4db
 def attribute(
     model: nn.Module, # with blocks[l].attn.z, in eval mode
     X: np.ndarray, # (N, T, C) instances that the pairs refer to by row number
@@ -206,53 +325,95 @@ def attribute(
     direction: str, # 'contrast', 'denoising' or 'noising'
     methods: tuple = (*SIGNED, *ATTENTION), # which
     n_steps: int = 8, # points of an integral
-    mean: np.ndarray | None = None, # (T, C) baseline of integrated_gradients_mean; None: the mean of X's finite instances
-    chunk: int | None = None, # series per forward pass; bounds memory, does not change the result; None: by length
+    mean: np.ndarray | None = None, # (T, C), of integrated_gradients_mean; None: that of X's finite instances
+    chunk: int | None = None, # series per forward pass: bounds memory, not the result; None: by length
     progress: bool = False, # show a bar
-) -> dict: # method -> (P, L*H), heads in the order of an analysis; signed methods in logits, as the tested quantity
+) -> dict: # method -> (P, L*H), heads as an analysis orders them; signed ones in logits, as what is tested
     "Importance of every head for every triple, by other methods than patching."
-    wrong = [m for m in methods if m not in SIGNED and m not in ATTENTION]
-    if wrong: raise ValueError(f"methods {wrong} are unknown; they must be of {[*SIGNED, *ATTENTION]}")
-    if n_steps < 2: raise ValueError(f"n_steps is {n_steps}; an integral needs at least 2 points")
+    _check_methods(methods, n_steps)
     X = np.asarray(X, dtype=np.float32)
-    if not len(pairs) or not np.isfinite(X[pairs[["base", *_donors(pairs)]].to_numpy()]).all(): raise ValueError(f"there are {len(pairs)} pairs, and their instances in X must be finite; impute or remove missing values")
-    _check_model(model, torch.as_tensor(X[pairs.base.to_numpy()[:1]]).to(next(model.parameters())))
+    _check_instances(X, pairs)
+    first = torch.as_tensor(X[pairs.base.to_numpy()[:1]])
+    _check_model(model, first.to(next(model.parameters())))
     rows = chunk or _rows_at_a_time(model, X.shape[1])
-    found = _attribute_signed(model, X, pairs, direction, [m for m in methods if m in SIGNED], n_steps, mean, rows, progress)
-    found |= _attribute_attention(model, X, pairs, [m for m in methods if m in ATTENTION], rows)
+    signed = [m for m in methods if m in SIGNED]
+    attention = [m for m in methods if m in ATTENTION]
+    found = _attribute_signed(model, X, pairs, direction, signed, n_steps, mean, rows, progress)
+    found |= _attribute_attention(model, X, pairs, attention, rows)
     return {m: found[m] for m in methods}
 
 # %% ../nbs/60_baselines.ipynb #2aadb020
+def _tested(swept, direction):
+    "What patching tests, of a sweep."
+    controlled = "control" in swept.patched
+    return primary(swept, direction) if controlled else effect(swept, direction)
+
 def completeness_error(
     model: nn.Module, X: np.ndarray, pairs: pd.DataFrame, direction: str, # as in `attribute`
     attributions: np.ndarray, # (P, L*H) of integrated_gradients
-) -> np.ndarray: # (L,) root mean square error of the sum over heads, relative to that of the exact patch of the layer's heads
+) -> np.ndarray: # (L,) RMS error of the sum over heads, relative to the exact patch of the layer's heads
     "By how much integrated gradients miss completeness."
     swept = sweep(model, X, pairs, site="layer", donors=_donors(pairs))
-    exact = (primary(swept, direction) if "control" in swept.patched else effect(swept, direction)).values
+    exact = _tested(swept, direction).values
     missed = attributions.reshape(*exact.shape, -1).sum(2) - exact
     return np.sqrt((missed**2).mean(0)/np.maximum((exact**2).mean(0), 1e-30))
 
 # %% ../nbs/60_baselines.ipynb #648b7563
 def _signs(x, y, cluster, level, n_boot, seed):
     "Share of cells whose signs agree, and what independent signs would give."
-    b = bootstrap((np.sign(x) == np.sign(y)).mean(1, keepdims=True), cluster=cluster, level=level, n_boot=n_boot, seed=seed)
+    same = (np.sign(x) == np.sign(y)).mean(1, keepdims=True)
+    share = bootstrap(same, cluster=cluster, level=level, n_boot=n_boot, seed=seed)
     chance = sum((np.sign(x) == s).mean()*(np.sign(y) == s).mean() for s in (-1, 0, 1))
-    return dict(sign_agreement=b["estimate"][0], sign_agreement_lo=max(0., b["lo"][0]), sign_agreement_hi=min(1., b["hi"][0]), sign_chance=chance)
+    return dict(
+        sign_agreement=share["estimate"][0],
+        sign_agreement_lo=max(0., share["lo"][0]),
+        sign_agreement_hi=min(1., share["hi"][0]),
+        sign_chance=chance,
+    )
+
+# %% ../nbs/60_baselines.ipynb #8aeb3ddf
+_ENDS = ("", "_lo", "_hi")
+_JUDGED = ("per_pair", "dataset", "across_halves", "ceiling", "ratio")
+RANKED = ("statistic", *(f"{c}{e}" for c in _JUDGED for e in _ENDS), "undefined")  # as in `compare_rankings`
+
+def _rankable(x, y, units):
+    "Can the means over pairs be ranked?"
+    return units >= 8 and x.shape[1] >= 3 and np.ptp(x.mean(0)) > 0 and np.ptp(y.mean(0)) > 0
 
 def _agreement(name, x, y, cluster, statistics, level, n_boot, seed):
     "Rows of `compare` for one method; empty numbers where nothing can be ranked."
-    signed, options = name in SIGNED, dict(cluster=cluster, level=level, n_boot=n_boot, seed=seed)
-    against, units = x if signed else np.abs(x), len(np.unique(cluster))
-    rankable = units >= 8 and x.shape[1] >= 3 and np.ptp(against.mean(0)) > 0 and np.ptp(y.mean(0)) > 0
-    table = compare_rankings(against, y, statistics=statistics, **options) if rankable else pd.DataFrame({"statistic": statistics}).reindex(columns=RANKED)
-    return table.assign(method=name, signed=signed, n=len(x), units=units, **(_signs(x, y, **options) if signed and units >= 2 else {}))
+    signed = name in SIGNED
+    against = x if signed else np.abs(x)
+    units = len(np.unique(cluster))
+    options = dict(cluster=cluster, level=level, n_boot=n_boot, seed=seed)
+    if _rankable(against, y, units):
+        table = compare_rankings(against, y, statistics=statistics, **options)
+    else:
+        table = pd.DataFrame({"statistic": statistics}).reindex(columns=RANKED)
+    table = table.assign(method=name, signed=signed, n=len(x), units=units)
+    if signed and units >= 2:
+        table = table.assign(**_signs(x, y, **options))
+    return table
 
 # %% ../nbs/60_baselines.ipynb #6bdb2989
-_ENDS = ("", "_lo", "_hi")
-RANKED = ("statistic", *(f"{c}{e}" for c in ("per_pair", "dataset", "across_halves", "ceiling", "ratio") for e in _ENDS), "undefined")  # columns of `compare_rankings`
-COMPARED = ("method", "direction", "n", "units", "signed", *RANKED, *(f"sign_agreement{e}" for e in _ENDS), "sign_chance", "completeness_error")  # columns of `compare`
+COMPARED = (
+    "method", "direction", "n", "units", "signed", *RANKED,
+    *(f"sign_agreement{end}" for end in _ENDS), "sign_chance", "completeness_error",
+)  # columns of `compare`
 
+def _exact_effects(analysis, direction):
+    "Tested effects of one direction, (P, heads)."
+    effects = analysis.effects[analysis.effects.direction == direction]
+    return effects[tested_quantity(effects)].to_numpy().reshape(len(analysis.matched[direction]), -1)
+
+def _check_heads(exact, found):
+    "Refuse attributions to other heads than those of the analysis."
+    if any(y.shape != exact.shape for y in found.values()):
+        other = next(iter(found.values()))
+        raise ValueError(f"the analysis is of {exact.shape[1]} heads and the model has {other.shape[1]}; "
+                         "analyse all heads of this model")
+
+# %% ../nbs/60_baselines.ipynb #7cedd064
 def compare(
     analysis: Analysis, # of heads, by exact patching
     model: nn.Module, X: np.ndarray, # what was analysed
@@ -264,27 +425,53 @@ def compare(
     **options, # of `attribute`: n_steps, mean, chunk
 ) -> pd.DataFrame: # one row per direction, method and statistic: see `COLUMNS`
     "Do other methods rank the heads as patching does?"
-    if analysis.site != "head": raise ValueError(f"the analysis patched site {analysis.site!r}; baselines are for heads")
-    for pairs in analysis.matched.values(): check_origin(model, X, pairs)
-    level, parts = 1 - analysis.settings.alpha, []
+    if analysis.site != "head":
+        raise ValueError(f"the analysis patched site {analysis.site!r}; baselines are for heads")
+    for matched in analysis.matched.values():
+        check_origin(model, X, matched)
+    level = 1 - analysis.settings.alpha
+    parts = []
     for direction, matched in analysis.matched.items():
-        effects, cluster = analysis.effects[analysis.effects.direction == direction], matched.table.cluster.to_numpy()
-        x = effects[tested_quantity(effects)].to_numpy().reshape(len(matched), -1)
-        found = attribute(model, X, matched.table, direction, methods, progress=progress, **options)
-        if any(y.shape != x.shape for y in found.values()): raise ValueError(f"the analysis is of {x.shape[1]} heads and the model has {next(iter(found.values())).shape[1]}; analyse all heads of this model")
+        pairs = matched.table
+        exact = _exact_effects(analysis, direction)
+        found = attribute(model, X, pairs, direction, methods, progress=progress, **options)
+        _check_heads(exact, found)
         for name, y in found.items():
-            rows = _agreement(name, x, y, cluster, statistics, level, n_boot, seed).assign(direction=direction)
-            parts.append(rows.assign(completeness_error=completeness_error(model, X, matched.table, direction, y).max()) if name == "integrated_gradients" else rows)
+            rows = _agreement(name, exact, y, pairs.cluster.to_numpy(), statistics, level, n_boot, seed)
+            if name == "integrated_gradients":
+                missed = completeness_error(model, X, pairs, direction, y)
+                rows = rows.assign(completeness_error=missed.max())
+            parts.append(rows.assign(direction=direction))
     return pd.concat(parts, ignore_index=True).reindex(columns=COMPARED)
 
 # %% ../nbs/60_baselines.ipynb #eb160315
-COLUMNS = {"method": "see the documentation of baselines", "signed": "has the method a sign? Signed ones are compared with patching's effects, others with their absolute values", "statistic": "how rankings are compared: Spearman's or Kendall's correlation, or correlation of membership in the upper quarter (overlap, corrected for chance)",
-    "per_pair, per_pair_lo, per_pair_hi": "mean over triples of the correlation across heads", "dataset, dataset_lo, dataset_hi": "correlation across heads of the means over the same triples",
-    "across_halves, across_halves_lo, across_halves_hi": "correlation across heads of means over different halves of the triples", "ceiling, ceiling_lo, ceiling_hi": "what across_halves could reach at best, given the reliability of both rankings",
-    "ratio, ratio_lo, ratio_hi": "across_halves over ceiling", "undefined": "triples without a ranking", "sign_agreement, sign_agreement_lo, sign_agreement_hi": "share of triple x head cells with the same sign as patching; signed methods only",
-    "sign_chance": "that share if signs were independent", "completeness_error": "integrated_gradients: error of the sum over heads, relative to the exact patch of all heads of a layer (root mean square; the worst layer)",
-    "network": "'random weights', or 'shuffled labels': trained on them", "networks": "networks of that kind", "agreement, least, most": "Spearman correlation across heads of the means in the trained network and in such a network: mean, least and largest over networks",
-    "within_layers": "the same within layers, averaged over layers and networks"}  # column(s) -> meaning
+COLUMNS = {  # column(s) -> meaning
+    "method": "see the documentation of baselines",
+    "signed": "has the method a sign? Signed ones are compared with patching's effects, "
+              "others with their absolute values",
+    "statistic": "how rankings are compared: Spearman's or Kendall's correlation, or correlation of "
+                 "membership in the upper quarter (overlap, corrected for chance)",
+    "per_pair, per_pair_lo, per_pair_hi":
+        "mean over triples of the correlation across heads",
+    "dataset, dataset_lo, dataset_hi":
+        "correlation across heads of the means over the same triples",
+    "across_halves, across_halves_lo, across_halves_hi":
+        "correlation across heads of means over different halves of the triples",
+    "ceiling, ceiling_lo, ceiling_hi":
+        "what across_halves could reach at best, given the reliability of both rankings",
+    "ratio, ratio_lo, ratio_hi": "across_halves over ceiling",
+    "undefined": "triples without a ranking",
+    "sign_agreement, sign_agreement_lo, sign_agreement_hi":
+        "share of triple x head cells with the same sign as patching; signed methods only",
+    "sign_chance": "that share if signs were independent",
+    "completeness_error": "integrated_gradients: error of the sum over heads, relative to the exact patch "
+                          "of all heads of a layer (root mean square; the worst layer)",
+    "network": "'random weights', or 'shuffled labels': trained on them",
+    "networks": "networks of that kind",
+    "agreement, least, most": "Spearman correlation across heads of the means in the trained network "
+                              "and in such a network: mean, least and largest over networks",
+    "within_layers": "the same within layers, averaged over layers and networks",
+}
 
 # %% ../nbs/60_baselines.ipynb #a9f456f4
 def randomised(
@@ -296,9 +483,11 @@ def randomised(
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         for part in fresh.modules():
-            if hasattr(part, "reset_parameters"): part.reset_parameters()
+            if hasattr(part, "reset_parameters"):
+                part.reset_parameters()
             else:
-                for p in part.parameters(recurse=False): nn.init.normal_(p)
+                for p in part.parameters(recurse=False):
+                    nn.init.normal_(p)
     return fresh.eval()
 
 def trained_on_shuffled(
@@ -308,29 +497,48 @@ def trained_on_shuffled(
     **settings, # of `fit`: epochs, and the network's shape
 ) -> TimeSeriesTransformer: # in eval mode
     "A network trained on labels that are dealt out at random."
-    return fit(X, np.random.default_rng(seed).permutation(y), n_classes, seed, progress=False, **settings)[0]
+    dealt = np.random.default_rng(seed).permutation(y)
+    return fit(X, dealt, n_classes, seed, progress=False, **settings)[0]
 
 # %% ../nbs/60_baselines.ipynb #fcc0f54e
 def _means(model, X, pairs, direction, methods, options):
-    "Mean over triples of patching and each method, (L*H,) each."
+    "Mean over triples of patching and each method, (L, H) each."
     swept = sweep(model, X, pairs, donors=_donors(pairs))
-    q = primary(swept, direction) if "control" in swept.patched else effect(swept, direction)
-    return {k: v.reshape(len(pairs), len(model.blocks), -1).mean(0) for k, v in {"patching": q.values, **attribute(model, X, pairs, direction, methods, **options)}.items()}
+    found = {"patching": _tested(swept, direction).values}
+    found |= attribute(model, X, pairs, direction, methods, **options)
+    by_layer = (len(pairs), len(model.blocks), -1)
+    return {name: values.reshape(by_layer).mean(0) for name, values in found.items()}
 
+def _rank_correlation(a, b):
+    "Spearman's; nan where one ranks nothing."
+    return spearmanr(a, b).statistic if np.ptp(a) and np.ptp(b) else np.nan
+
+def _likeness(own, others):
+    "Agreement of the means in one network with those in each of several."
+    overall = [_rank_correlation(own.ravel(), other.ravel()) for other in others]
+    within = [_rank_correlation(*layers) for other in others for layers in zip(own, other)]
+    return dict(
+        networks=len(others),
+        agreement=np.mean(overall),
+        least=min(overall),
+        most=max(overall),
+        within_layers=np.mean(within),
+    )
+
+# %% ../nbs/60_baselines.ipynb #eb7fd543
 def sanity(
     model: nn.Module, # the trained one
     others: dict, # kind -> networks of the same shape, such as `randomised` copies
     X: np.ndarray, pairs: pd.DataFrame, direction: str, # as in `attribute`
     methods: tuple = (*SIGNED, *ATTENTION), # as in `attribute`
     **options, # of `attribute`
-) -> pd.DataFrame: # one row per kind and method, patching first: network, method, networks, agreement, least, most, within_layers
+) -> pd.DataFrame: # per network and method, patching first: networks, agreement, least, most, within_layers
     "Does a method's ranking of heads depend on what the network has learned?"
-    own, rows = _means(model, X, pairs, direction, methods, options), []
-    rank = lambda a, b: spearmanr(a, b).statistic if np.ptp(a) and np.ptp(b) else np.nan
+    own = _means(model, X, pairs, direction, methods, options)
+    rows = []
     for kind, networks in others.items():
-        found = [_means(m, X, pairs, direction, methods, options) for m in networks]
-        for name, a in own.items():
-            r = [rank(a.ravel(), f[name].ravel()) for f in found]
-            within = np.mean([rank(*layers) for f in found for layers in zip(a, f[name])])
-            rows.append(dict(network=kind, method=name, networks=len(r), agreement=np.mean(r), least=min(r), most=max(r), within_layers=within))
+        found = [_means(other, X, pairs, direction, methods, options) for other in networks]
+        for name, values in own.items():
+            alike = _likeness(values, [means[name] for means in found])
+            rows.append(dict(network=kind, method=name, **alike))
     return pd.DataFrame(rows)

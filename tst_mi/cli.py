@@ -16,26 +16,34 @@ from pathlib import Path
 from typing import get_args
 
 from . import __version__
-from .artifacts import MANIFEST, ROOM, cache_dir, check_folder, check_place, publish, staging, whole_file
+from .artifacts import (MANIFEST, ROOM, cache_dir, check_folder, check_place, publish, staging,
+                              whole_file)
 
 # %% ../nbs/90_cli.ipynb #b266b664
-def _short(text): return repr(text if len(text) <= 60 else text[:57] + "...")
+def _short(text):
+    "A text in quotes, shortened."
+    if len(text) > 60: text = text[:57] + "..."
+    return repr(text)
 
 def _python_value(text):
     "What Python reads in a text; the text, where it reads nothing."
-    try: return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError): return text
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
 
 def parser_of(
     kind, # a type, or a union of types such as `int | None`
 ): # text -> value of that kind; raises `argparse.ArgumentTypeError`
     "How the text of one option becomes a value."
     kinds = get_args(kind) or (kind,)
+    takes_flags = bool in kinds or object in kinds
     def parse(text):
         value = _python_value(text)
         if type(value) is int and not isinstance(value, kind):
-            with suppress(OverflowError): value = float(value)
-        flag = type(value) is bool and not {bool, object} & {*kinds}   # Python counts True as a number
+            with suppress(OverflowError):
+                value = float(value)
+        flag = type(value) is bool and not takes_flags   # Python counts True as a number
         if isinstance(value, kind) and not flag: return value
         if isinstance(text, kind): return text
         wanted = " | ".join(k.__name__ for k in kinds if k is not type(None))
@@ -43,36 +51,50 @@ def parser_of(
     return parse
 
 # %% ../nbs/90_cli.ipynb #ed858c89
+def _comments(thing):
+    "Of each parameter the comment that ends its line, or the one on the line above."
+    source = inspect.getsource(thing)
+    above = re.findall(r"^ *# (.+)\n *(\w+): ", source, re.M)
+    behind = re.findall(r"^ *(\w+): .*?# (.+)$", source, re.M)
+    return {name: comment for comment, name in above} | dict(behind)
+
 def options_of(
-    *things, # functions or dataclasses, whose parameters have annotations and trailing comments
+    *things, # functions or dataclasses, whose parameters have annotations and comments
     only: tuple = (), # names to take; empty: all that have a default
     skip: tuple = (), # names to leave out
 ) -> dict: # name -> (kind, default, meaning)
     "Parameters that have a default, as options for a command line."
     options = {}
     for thing in things:
-        comments = dict(re.findall(r"^ *(\w+): .*?# (.+)$", inspect.getsource(thing), re.M))
-        for name, p in inspect.signature(thing).parameters.items():
+        comments = _comments(thing)
+        for name, parameter in inspect.signature(thing).parameters.items():
             wanted = name in only if only else name not in skip
-            if wanted and p.default is not p.empty: options.setdefault(name, (p.annotation, p.default, comments.get(name, "")))
+            if not wanted or parameter.default is parameter.empty: continue
+            option = parameter.annotation, parameter.default, comments.get(name, "")
+            options.setdefault(name, option)
     return options
 
 # %% ../nbs/90_cli.ipynb #ed7941b5
 class _Once(argparse.Action):
     "An option that can be given once."
     def __call__(self, parser, namespace, value, option_string=None):
-        if hasattr(namespace, self.dest): raise argparse.ArgumentError(self, "given twice")
+        if hasattr(namespace, self.dest):
+            raise argparse.ArgumentError(self, "given twice")
         setattr(namespace, self.dest, value)
 
 def _add(parser, options):
     "Options of a command; what is not given does not appear among the arguments."
     for name, (kind, default, meaning) in options.items():
-        shown = "" if default is None else f" (default: {default})"
-        about = (meaning + shown).replace("%", "%%")
-        parser.add_argument(f"--{name}", type=parser_of(kind), action=_Once, default=argparse.SUPPRESS, metavar="VALUE", help=about)
+        about = meaning
+        if default is not None: about += f" (default: {default})"
+        parser.add_argument(f"--{name}", type=parser_of(kind), action=_Once, default=argparse.SUPPRESS,
+                            metavar="VALUE", help=about.replace("%", "%%"))
 
-def _given(args, options): return {name: getattr(args, name) for name in options if hasattr(args, name)}
+def _given(args, options):
+    "Those of the options that were given."
+    return {name: getattr(args, name) for name in options if hasattr(args, name)}
 
+# %% ../nbs/90_cli.ipynb #02929be0
 def _closest(name, known):
     "A question to add to an error, if a known name is like this one."
     plain = {option.lstrip("-"): option for option in known}
@@ -83,60 +105,101 @@ def _closest(name, known):
 def report_notebook() -> Path: # the notebook that `report` runs
     "The report's notebook: the copy in the wheel, or the one in the checkout."
     package = Path(files("tst_mi"))
-    return next((p for p in (package/"notebooks"/"99_report.ipynb", package.parent/"nbs"/"99_report.ipynb") if p.exists()), package/"notebooks"/"99_report.ipynb")
+    in_wheel = package/"notebooks"/"99_report.ipynb"
+    in_checkout = package.parent/"nbs"/"99_report.ipynb"
+    if in_checkout.exists() and not in_wheel.exists(): return in_checkout
+    return in_wheel
 
+def _table_of_parameters(notebook):
+    "What the tables in a notebook's prose say: name -> meaning."
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    prose = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    return dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", prose, re.M))
+
+def _kind_like(default):
+    "The kind of a parameter, of which only a default is known."
+    if isinstance(default, bool): return bool | None
+    if isinstance(default, (int, float)): return int | float | None
+    if isinstance(default, str): return str | None
+    return object
+
+# %% ../nbs/90_cli.ipynb #08dede46
 def report_parameters() -> dict: # name -> (kind, default, meaning), of the notebook's parameters cell
     "What the report can be told."
     from papermill import inspect_notebook
-    cells = json.loads(report_notebook().read_text(encoding="utf-8"))["cells"]
-    meanings = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown"), re.M))
+    notebook = report_notebook()
+    meanings = _table_of_parameters(notebook)
     options = {}
-    for name, found in inspect_notebook(report_notebook()).items():
+    for name, found in inspect_notebook(notebook).items():
         default = parser_of(object)(found["default"])
-        kind = next((k | None for k, of in ((bool, bool), (int | float, (int, float)), (str, str)) if isinstance(default, of)), object)
-        options[name] = kind, default, found["help"] or meanings.get(name, "")
+        meaning = found["help"] or meanings.get(name, "")
+        options[name] = _kind_like(default), default, meaning
     return options
 
 # %% ../nbs/90_cli.ipynb #8701e781
-WHOLE = {"seed": (0, 2**32 - 1), "max_pairs": (0, 10**9), "n_boot": (0, 10**6), "n_flips": (0, 10**6), "matchings": (0, 10**4),
-         "placebo_runs": (0, 10**5), "control_runs": (0, 10**4), "perturbation_seeds": (0, 1000), "ig_steps": (2, 10**4), "replicates": (1, 10**6)}  # whole numbers: least, most
+WHOLE = {  # whole numbers: least, most
+    "seed": (0, 2**32 - 1),
+    "max_pairs": (0, 10**9),
+    "n_boot": (0, 10**6),
+    "n_flips": (0, 10**6),
+    "matchings": (0, 10**4),
+    "placebo_runs": (0, 10**5),
+    "control_runs": (0, 10**4),
+    "perturbation_seeds": (0, 1000),
+    "ig_steps": (2, 10**4),
+    "replicates": (1, 10**6),
+}
 OR_NONE = ("ig_steps",)  # those that may also be 0: none of it
 
 def check_numbers(
     values: dict, # option -> value; names that are in no table are ignored
 ) -> None: # raises `ValueError`
-    "Refuse numbers that no report can use. (Those of a training are judged by `model_for`, before data are read.)"
+    """Refuse numbers that no report can use.
+    (Those of a training are judged by `model_for`, before data are read.)"""
     for name, value in values.items():
+        if name not in WHOLE: continue
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        none = ", or 0 for none" if name in OR_NONE else ""
-        if none and number and value == 0: continue
-        if name in WHOLE:
-            least, most = WHOLE[name]
-            if not number or isinstance(value, float) or not least <= value <= most: raise ValueError(f"{name} is {value!r}; it must be a whole number from {least} to {most:,}{none}")
+        if name in OR_NONE and number and value == 0: continue
+        least, most = WHOLE[name]
+        if number and not isinstance(value, float) and least <= value <= most: continue
+        wanted = f"a whole number from {least} to {most:,}"
+        if name in OR_NONE: wanted += ", or 0 for none"
+        raise ValueError(f"{name} is {value!r}; it must be {wanted}")
 
 # %% ../nbs/90_cli.ipynb #a2fbaa0a
+def _is_plain(name):
+    "May a text be the name of a folder, and lead nowhere else?"
+    return (name == Path(name).name and name.isprintable() and "\\" not in name
+            and not name.startswith(".") and 0 < len(name) < 100)
+
 def check_dataset(
     name: str, # of the dataset
     data_dir: str | Path | None = None, # a folder of datasets, searched first
 ) -> None: # raises `ValueError`
     "Refuse names of which it can be known that there is no such dataset."
     from tst_mi.data import find_dataset
-    if not isinstance(name, str): raise ValueError(f"dataset is {name!r}; it must be a text (in papermill, -r dataset {name})")
-    plain = name == Path(name).name and name.isprintable() and "\\" not in name and not name.startswith(".")
-    if not plain or not 0 < len(name) < 100:
-        raise ValueError(f"dataset is {_short(name)}; it must be a plain name without slashes, of fewer than 100 characters, not a path: a folder of datasets is given as data_dir")
-    with suppress(OSError): find_dataset(name, data_dir, download=False)   # a set of the archive that is not here is downloaded
+    if not isinstance(name, str):
+        raise ValueError(f"dataset is {name!r}; it must be a text (in papermill, -r dataset {name})")
+    if not _is_plain(name):
+        raise ValueError(f"dataset is {_short(name)}; it must be a plain name without slashes, of fewer than "
+                         "100 characters, not a path: a folder of datasets is given as data_dir")
+    with suppress(OSError):   # a set of the archive that is not here is downloaded
+        find_dataset(name, data_dir, download=False)
 
+# %% ../nbs/90_cli.ipynb #e5f6cd8e
 def check_paths(
     values: dict, # option -> value; looks at out_dir, data_dir and checkpoint
 ) -> None: # raises `ValueError`
     "Refuse paths that are none."
     for name in ("out_dir", "data_dir", "checkpoint"):
-        value = values.get(name)
-        missing = value is None and name != "out_dir"
-        if missing or name not in values: continue
-        if not isinstance(value, (str, Path)): raise ValueError(f"{name} is {value!r}; it must be a text (in papermill, -r {name} {value})")
-        if not str(value).strip() or "\0" in str(value): raise ValueError(f"{name} is {str(value)!r}, which is no path; leave it out or name one")
+        if name not in values: continue
+        value = values[name]
+        if value is None and name != "out_dir": continue
+        if not isinstance(value, (str, Path)):
+            raise ValueError(f"{name} is {value!r}; it must be a text (in papermill, -r {name} {value})")
+        text = str(value)
+        if not text.strip() or "\0" in text:
+            raise ValueError(f"{name} is {text!r}, which is no path; leave it out or name one")
 
 # %% ../nbs/90_cli.ipynb #e854199b
 def check_cache(
@@ -145,14 +208,18 @@ def check_cache(
 ) -> None: # raises `ValueError`
     "Refuse to train a model that could not be kept."
     from tst_mi.model import SHIPPED
-    kept = (SHIPPED/f"{dataset}.safetensors").exists() or any(cache_dir("models").glob(f"{dataset}-*.safetensors"))
+    ships = (SHIPPED/f"{dataset}.safetensors").exists()
+    kept = ships or any(cache_dir("models").glob(f"{dataset}-*.safetensors"))
     if kept and not trained: return
-    try: check_place(cache_dir("models")/f"{dataset}.safetensors", "a trained model", ROOM)
-    except ValueError as error: raise ValueError(f"{error} (the variable TST_MI_CACHE says where models are kept)") from error
+    try:
+        check_place(cache_dir("models")/f"{dataset}.safetensors", "a trained model", ROOM)
+    except ValueError as error:
+        raise ValueError(f"{error} (the variable TST_MI_CACHE says where models are kept)") from error
 
 # %% ../nbs/90_cli.ipynb #7363b9e5
-SETTINGS = ("design", "seed", "max_pairs", "n_boot", "alpha")  # parameters of the report that `Settings` judges
-COUNTS = ("matchings", "control_runs", "placebo_runs", "perturbation_seeds", "ig_steps")  # those that are judged here
+# Parameters of the report: those that `Settings` judges, and those that are judged here.
+SETTINGS = ("design", "seed", "max_pairs", "n_boot", "alpha")
+COUNTS = ("matchings", "control_runs", "placebo_runs", "perturbation_seeds", "ig_steps")
 
 def check_report(
     values: dict, # the report's parameters, all of them; other names are ignored
@@ -170,9 +237,11 @@ def check_report(
 # %% ../nbs/90_cli.ipynb #ca7d7a3a
 def _assigned(source):
     "Names that a cell assigns."
-    nodes = ast.parse(source).body
-    targets = [t for node in nodes for t in getattr(node, "targets", [getattr(node, "target", None)])]
-    return [t.id for t in targets if isinstance(t, ast.Name)]
+    targets = []
+    for statement in ast.parse(source).body:
+        targets += getattr(statement, "targets", [])
+        targets.append(getattr(statement, "target", None))
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 def refuse_unknown(
     names: list, # that were given
@@ -181,7 +250,9 @@ def refuse_unknown(
 ) -> None: # raises `ValueError`
     "Refuse a name that the report does not have."
     unknown = [name for name in names if name not in known]
-    if unknown: raise ValueError(f"{how}{unknown[0]}: the report has no such parameter; it has {', '.join(known)}{_closest(unknown[0], known)}")
+    if not unknown: return
+    raise ValueError(f"{how}{unknown[0]}: the report has no such parameter; it has {', '.join(known)}"
+                     f"{_closest(unknown[0], known)}")
 
 def check_names(
     executed: list, # sources of the cells that ran so far: `In` of IPython
@@ -190,58 +261,78 @@ def check_names(
     injected = [i for i, source in enumerate(executed) if source.lstrip().startswith("# Parameters")]
     if not injected: return
     known = [name for source in executed[:injected[0]] for name in _assigned(source)]
-    for i in injected: refuse_unknown(_assigned(executed[i]), known)
+    for i in injected:
+        refuse_unknown(_assigned(executed[i]), known)
 
 # %% ../nbs/90_cli.ipynb #ff2c33fa
+def _sections(cells):
+    "The id of each cell -> the heading that it stands under."
+    heading = "analysing"
+    headings = {}
+    for cell in cells:
+        if cell["cell_type"] == "markdown":
+            found = re.findall(r"^## (.+)", cell["source"], re.M)
+            if found: heading = found[-1]
+        headings[cell["id"]] = heading
+    return headings
+
 @contextmanager
 def _watching(cells, shown):
     "A progress bar over cells, named by section; yields what is to be called when a cell starts."
     from tqdm import tqdm
-    title, titles, done = "analysing", {}, threading.Event()
-    for cell in cells:
-        if cell["cell_type"] == "markdown": title = (re.findall(r"^## (.+)", cell["source"], re.M) or [title])[-1]
-        titles[cell["id"]] = title
-    with tqdm(total=len(cells), desc="report", bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]", disable=not shown, leave=False) as bar:
+    sections = _sections(cells)
+    done = threading.Event()
+    layout = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+    with tqdm(total=len(cells), desc="report", bar_format=layout, disable=not shown, leave=False) as bar:
         def tick():
             while not done.wait(1): bar.refresh()
         def started(cell, cell_index):
             bar.n = cell_index
-            bar.set_postfix_str(titles.get(cell["id"], "analysing"))
+            bar.set_postfix_str(sections.get(cell["id"], "analysing"))
         threading.Thread(target=tick, daemon=True).start()
-        try: yield started
-        finally: done.set()
+        try:
+            yield started
+        finally:
+            done.set()
 
 # %% ../nbs/90_cli.ipynb #94db92f7
+def _without(hidden, text):
+    "A text whose paths do not name the folder `hidden`."
+    name = re.escape(hidden)
+    return re.sub(rf"[\\/]+{name}|{name}[\\/]+", "", text)
+
 def _execute(parameters, hidden, progress):
     "Run the notebook; what it shows, and its errors, do not name the folder `hidden` in which it ran."
     import nbformat, papermill
-    name = re.escape(hidden)
-    def visible(text): return re.sub(rf"[\\/]+{name}|{name}[\\/]+", "", text)
     cells = nbformat.read(report_notebook(), 4).cells
     try:
         with _watching(cells, progress) as started:
-            done = papermill.execute_notebook(str(report_notebook()), None, parameters, progress_bar=False, on_cell_start=started,
-                                              extra_arguments=["--log-level=CRITICAL"])
+            done = papermill.execute_notebook(str(report_notebook()), None, parameters, progress_bar=False,
+                                              on_cell_start=started, extra_arguments=["--log-level=CRITICAL"])
     except papermill.PapermillExecutionError as error:
         kind = getattr(builtins, error.ename, Exception)
-        if issubclass(kind, (ValueError, OSError)): raise ValueError(visible(error.evalue)) from error
-        raise RuntimeError(visible(str(error))) from None
+        if issubclass(kind, (ValueError, OSError)):
+            raise ValueError(_without(hidden, error.evalue)) from error
+        raise RuntimeError(_without(hidden, str(error))) from None
     done.metadata.pop("widgets", None)  # progress bars that are gone
-    return nbformat.reads(visible(nbformat.writes(done)), 4)
+    return nbformat.reads(_without(hidden, nbformat.writes(done)), 4)
 
 # %% ../nbs/90_cli.ipynb #629b9117
 def _page(notebook, title):
     "An executed notebook as HTML."
     from nbconvert import HTMLExporter
-    html = HTMLExporter(mathjax_url="", require_js_url="", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
+    html = HTMLExporter(mathjax_url="", require_js_url="", exclude_input=True, exclude_input_prompt=True,
+                        exclude_output_prompt=True)
     page, _ = html.from_notebook_node(notebook, resources={"metadata": {"name": title}})
-    return re.sub(r'<a href="\d\d_\w+\.ipynb[^"]*">(.*?)</a>', r"\1", page)  # those pages are not in this folder
+    # those pages are not in this folder
+    return re.sub(r'<a href="\d\d_\w+\.ipynb[^"]*">(.*?)</a>', r"\1", page)
 
+# %% ../nbs/90_cli.ipynb #2ff45de9
 def run_report(
     dataset: str, # name in the archive, or of a folder under data_dir
     progress: bool = False, # show bars on stderr
     **parameters, # of the report: see `report_parameters`
-) -> list[Path]: # the files in out_dir/dataset: tables, figures, then the executed notebook and the HTML page
+) -> list[Path]: # files in out_dir/dataset: tables, figures, then the executed notebook and the HTML page
     "Run the report notebook on one dataset."
     import nbformat
     from tst_mi.model import model_for
@@ -253,29 +344,46 @@ def run_report(
     with staging(folder.parent/"report") as place:
         inside = {**parameters, "dataset": dataset, "out_dir": f"{values['out_dir']}/{place.name}"}
         done = _execute(inside, place.name, progress)
-        written = {p.name: p for p in sorted((place/dataset).iterdir()) if p.name != MANIFEST}
-        pages = {"report.ipynb": nbformat.writes(done) + "\n", "report.html": _page(done, f"{dataset}: report")}
-        return publish(folder, written | pages)
+        found = sorted((place/dataset).iterdir())
+        written = {path.name: path for path in found if path.name != MANIFEST}
+        written["report.ipynb"] = nbformat.writes(done) + "\n"
+        written["report.html"] = _page(done, f"{dataset}: report")
+        return publish(folder, written)
 
 # %% ../nbs/90_cli.ipynb #8698035a
-def _add_dataset(parser): parser.add_argument("dataset", metavar="DATASET", help="name in the UEA/UCR archive, or of a folder of .ts files under data_dir")
+def _add_dataset(parser):
+    parser.add_argument("dataset", metavar="DATASET",
+                        help="name in the UEA/UCR archive, or of a folder of .ts files under data_dir")
 
 def _report_options(parser):
+    options = report_parameters()
+    del options["dataset"]
     _add_dataset(parser)
-    _add(parser, {name: v for name, v in report_parameters().items() if name != "dataset"})
-    parser.add_argument("-p", "--parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="as in papermill: `-p seed 1` is `--seed 1`")
+    _add(parser, options)
+    parser.add_argument("-p", "--parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                        help="as in papermill: `-p seed 1` is `--seed 1`")
 
-def _report(args):
+def _told(args):
+    "The report's parameters as they were given, as options or with -p."
     options = report_parameters()
     del options["dataset"]
     given = _given(args, options)
     for name, text in args.parameters:
-        if name == "dataset": raise ValueError("-p dataset: the dataset is named first, as in tst_mi report LSST")
+        if name == "dataset":
+            raise ValueError("-p dataset: the dataset is named first, as in tst_mi report LSST")
         refuse_unknown([name], ["dataset", *options], "-p ")
-        if name in given: raise ValueError(f"-p {name}: given twice")
-        try: given[name] = parser_of(options[name][0])(text)
-        except argparse.ArgumentTypeError as e: raise ValueError(f"-p {name}: {e}") from e
-    written = run_report(args.dataset, args.progress, **given)
+        if name in given:
+            raise ValueError(f"-p {name}: given twice")
+        kind, _, _ = options[name]
+        try:
+            given[name] = parser_of(kind)(text)
+        except argparse.ArgumentTypeError as e:
+            raise ValueError(f"-p {name}: {e}") from e
+    return given
+
+# %% ../nbs/90_cli.ipynb #311f3944
+def _report(args):
+    written = run_report(args.dataset, args.progress, **_told(args))
     print(f"Read {written[-1]}")
     return 0
 
@@ -284,79 +392,128 @@ def _train_options(parser):
     from tst_mi.data import load_dataset
     from tst_mi.model import PREPARATION, ModelConfig, fit, model_for
     _add_dataset(parser)
-    parser.add_argument("--path", type=Path, metavar="FILE.safetensors", action=_Once, default=argparse.SUPPRESS, help="also put a copy of the checkpoint here")
-    options = options_of(model_for, fit, ModelConfig, skip=("checkpoint", "progress")) | options_of(load_dataset, only=PREPARATION)
+    parser.add_argument("--path", type=Path, metavar="FILE.safetensors", action=_Once,
+                        default=argparse.SUPPRESS, help="also put a copy of the checkpoint here")
+    options = options_of(model_for, fit, ModelConfig, skip=("checkpoint", "progress"))
+    options |= options_of(load_dataset, only=PREPARATION)
     _add(parser, options)
     parser.set_defaults(options=list(options))
 
 # %% ../nbs/90_cli.ipynb #6eeba4cf
+def _check_copy(path):
+    "Refuse a place at which no copy of a checkpoint can be put."
+    if path.suffix != ".safetensors":
+        raise ValueError(f"--path is {str(path)!r}; a checkpoint's name ends in .safetensors")
+    if path.exists():
+        raise ValueError(f"{path} exists; move it away or name another --path")
+    check_place(path, "the checkpoint", ROOM)
+
+def _origin(path, before, info):
+    "Where a checkpoint is from, in words; `before`: those that there were already."
+    from tst_mi.model import SHIPPED
+    if path.parent == SHIPPED: return "the checkpoint that ships"
+    if path in before: return "trained before"
+    return f"trained for {info['epochs']} epochs"
+
+# %% ../nbs/90_cli.ipynb #a6ac80e3
 def _train(args):
     from tst_mi.model import SHIPPED, model_for
-    given, copy = _given(args, args.options), getattr(args, "path", None)
+    given = _given(args, args.options)
+    copy = getattr(args, "path", None)
     check_paths(given)
-    if copy and copy.suffix != ".safetensors": raise ValueError(f"--path is {str(copy)!r}; a checkpoint's name ends in .safetensors")
-    if copy and copy.exists(): raise ValueError(f"{copy} exists; move it away or name another --path")
-    if copy: check_place(copy, "the checkpoint", ROOM)
+    if copy: _check_copy(copy)
     check_dataset(args.dataset, given.get("data_dir"))
     check_cache(args.dataset, trained=bool(set(given) - {"data_dir"}))
     before = set(cache_dir("models").glob("*.safetensors"))
     _, _, info = model_for(args.dataset, progress=args.progress, **given)
     path = next(p for p in (SHIPPED/info["path"], cache_dir("models", info["path"])) if p.exists())
-    kind = "trained before" if path in before else f"trained for {info['epochs']} epochs"
-    if path.parent == SHIPPED: kind = "the checkpoint that ships"
     if copy:
-        with whole_file(copy) as p: p.write_bytes(path.read_bytes())
+        with whole_file(copy) as place:
+            place.write_bytes(path.read_bytes())
     other = "" if info["same_data"] else " (on files that differ from yours)"
-    print(f"{args.dataset}: {kind}, test accuracy {info['test_accuracy']:.3f}{other}", copy or path, sep="\n")
+    print(f"{args.dataset}: {_origin(path, before, info)}, test accuracy {info['test_accuracy']:.3f}{other}")
+    print(copy or path)
     return 0
 
 # %% ../nbs/90_cli.ipynb #6590ec8b
+def _describe(model, data, info, pairs):
+    "Print a dataset, its model and what each design of pairs gives."
+    config = model.config
+    print(f"{data}\nclasses: {', '.join(data.classes)}")
+    print(f"model: test accuracy {info['test_accuracy']:.3f}, "
+          f"{config.n_layers} layers of {config.n_heads} heads")
+    shown = pairs.drop(columns="note").rename(columns=lambda name: name.replace("_", " "))
+    print(shown.to_string(index=False, float_format="{:.3g}".format, na_rep="–"))
+    print(*filter(None, pairs.note), "", sep="\n")
+
+def _look_at(name, args, given):
+    "A table of what a dataset gives; it is printed too, unless comma-separated values are wanted."
+    import pandas as pd
+    from tst_mi.analysis import prospects
+    from tst_mi.model import model_for
+    model, data, info = model_for(name, progress=args.progress, **given)
+    heads = model.config.n_layers*model.config.n_heads
+    pairs = prospects(model, data.X_test, data.y_test, heads)
+    n_train, steps, channels = data.X_train.shape
+    sizes = dict(dataset=name, train=n_train, test=len(data.X_test), steps=steps, channels=channels,
+                 classes=len(data.classes), accuracy=info["test_accuracy"])
+    table = pd.DataFrame(sizes, index=pairs.index).join(pairs)
+    if not args.csv: _describe(model, data, info, pairs)
+    return table
+
+# %% ../nbs/90_cli.ipynb #825486c9
 def _datasets_options(parser):
     from tst_mi.data import list_datasets
-    parser.add_argument("names", nargs="*", metavar="NAME", help="datasets to look at more closely (trains a model where there is none)")
+    parser.add_argument("names", nargs="*", metavar="NAME",
+                        help="datasets to look at more closely (trains a model where there is none)")
     parser.add_argument("--csv", action="store_true", help="comma-separated values, for other programs")
     _add(parser, options_of(list_datasets))
 
 def _datasets(args):
     import pandas as pd
     from tst_mi.data import list_datasets
-    given, tables = _given(args, ["data_dir"]), []
+    given = _given(args, ["data_dir"])
     check_paths(given)
     for name in args.names:
         check_dataset(name, given.get("data_dir"))
         check_cache(name)
+    tables = [_look_at(name, args, given) for name in args.names]
     if not args.names:
         tables = [pd.DataFrame(list_datasets(**given).items(), columns=["dataset", "where"])]
-        if not args.csv: print(*(f"{name:32}{where}" for name, where in tables[0].itertuples(index=False)), sep="\n")
-    for name in args.names:
-        from tst_mi.analysis import prospects
-        from tst_mi.model import model_for
-        model, data, info = model_for(name, progress=args.progress, **given)
-        pairs, (n, steps, channels) = prospects(model, data.X_test, data.y_test, model.config.n_layers*model.config.n_heads), data.X_train.shape
-        sizes = dict(dataset=name, train=n, test=len(data.X_test), steps=steps, channels=channels, classes=len(data.classes), accuracy=info["test_accuracy"])
-        tables.append(pd.DataFrame(sizes, index=pairs.index).join(pairs))
         if not args.csv:
-            print(f"{data}\nclasses: {', '.join(data.classes)}\nmodel: test accuracy {info['test_accuracy']:.3f}, {model.config.n_layers} layers of {model.config.n_heads} heads")
-            print(pairs.drop(columns="note").rename(columns=lambda c: c.replace("_", " ")).to_string(index=False, float_format="{:.3g}".format, na_rep="–"))
-            print(*filter(None, pairs.note), "", sep="\n")
+            print(*(f"{name:32}{where}" for name, where in tables[0].itertuples(index=False)), sep="\n")
     if args.csv: pd.concat(tables).to_csv(sys.stdout, index=False, lineterminator="\n")
     return 0
 
 # %% ../nbs/90_cli.ipynb #a042855a
+_CALIBRATED = ("seed", "max_pairs", "alpha", "n_flips")  # settings of an analysis that `calibrate` takes
+
 def _calibrate_options(parser):
     from tst_mi.analysis import Settings
     from tst_mi.controls import calibrate
     from tst_mi.model import model_for
     _add_dataset(parser)
+    _add(parser, options_of(calibrate, only=("replicates",)))
     default = inspect.signature(calibrate).parameters["settings"].default
-    settings = {name: (kind, getattr(default, name), meaning) for name, (kind, _, meaning) in options_of(Settings, only=("seed", "max_pairs", "alpha", "n_flips")).items()}
-    _add(parser, {**options_of(calibrate, only=("replicates",)), **settings, **options_of(model_for, only=("checkpoint", "data_dir"))})
+    settings = options_of(Settings, only=_CALIBRATED)
+    for name, (kind, _, meaning) in settings.items():
+        settings[name] = kind, getattr(default, name), meaning
+    _add(parser, settings)
+    _add(parser, options_of(model_for, only=("checkpoint", "data_dir")))
     parser.set_defaults(settings=default)
 
+def _verdict(row):
+    "What a row of `calibrate` says, on one line."
+    verdict = "holds" if row.holds else "TOO OFTEN"
+    if row.note: verdict += f"; {row.note}"
+    return (f"{row.control:42}{row.direction:11}{100*row.rate:5.1f} % "
+            f"(limit {100*row.limit:.1f} %): {verdict}")
+
+# %% ../nbs/90_cli.ipynb #4281eb06
 def _calibrate(args):
     from tst_mi.controls import calibrate
     from tst_mi.model import model_for
-    settings = replace(args.settings, **_given(args, ["seed", "max_pairs", "alpha", "n_flips"]))
+    settings = replace(args.settings, **_given(args, _CALIBRATED))
     given = _given(args, ["replicates"])
     source = _given(args, ["checkpoint", "data_dir"])
     check_paths(source)
@@ -365,15 +522,16 @@ def _calibrate(args):
     if not source.get("checkpoint"): check_cache(args.dataset)
     model, data, _ = model_for(args.dataset, progress=args.progress, **source)
     found = calibrate(model, data.X_test, data.y_test, settings, progress=args.progress, **given)
-    print(f"{args.dataset}: {found.runs.max()} runs of each control; a head that carries nothing is to be believed in {100*settings.alpha:g} % at most")
+    print(f"{args.dataset}: {found.runs.max()} runs of each control; a head that carries nothing is to be "
+          f"believed in {100*settings.alpha:g} % at most")
     for row in found.itertuples():
-        judged = "holds" if row.holds else "TOO OFTEN"
-        print(f"{row.control:42}{row.direction:11}{100*row.rate:5.1f} % (limit {100*row.limit:.1f} %): {judged}{'; ' + row.note if row.note else ''}")
-    return 0 if found[~found.note.str.startswith("nonlinearity")].holds.all() else 1
-
+        print(_verdict(row))
+    judged = found[~found.note.str.startswith("nonlinearity")]
+    return 0 if judged.holds.all() else 1
 
 # %% ../nbs/90_cli.ipynb #eb459a40
-_ABOUT = "Which attention heads of a time series transformer carry the class, by how much, and how sure we are."
+_ABOUT = ("Which attention heads of a time series transformer carry the class, by how much, "
+          "and how sure we are.")
 _EXIT = """exit codes:
   0    done
   1    a method failed its own check (calibrate: heads that carry nothing are believed too often)
@@ -381,48 +539,80 @@ _EXIT = """exit codes:
   3    something broke that should not; the traceback is shown
   130  interrupted; results are those of before"""
 _COMMANDS = {  # usage -> options, action, help, examples
-    "train DATASET": (_train_options, _train, "train a model, unless there is one", "tst_mi train Libras\ntst_mi train JapaneseVowels --seed 1 --epochs 40 --n_layers 2\ntst_mi train MySet --data_dir folder --path myset.safetensors"),
-    "report DATASET": (_report_options, _report, "run the report: a page to read, tables and figures in OUT_DIR/DATASET", "tst_mi report JapaneseVowels\ntst_mi report LSST --design error --max_pairs 100\ntst_mi report MySet --data_dir folder --checkpoint file.safetensors -p seed 1"),
-    "datasets [NAME ...]": (_datasets_options, _datasets, "list datasets, and what pairs they allow", "tst_mi datasets\ntst_mi datasets JapaneseVowels PenDigits --csv > pairs.csv"),
-    "calibrate DATASET": (_calibrate_options, _calibrate, "count how often heads that carry nothing are believed", "tst_mi calibrate JapaneseVowels\ntst_mi calibrate LSST --replicates 400 && echo consistent")}
+    "train DATASET": (_train_options, _train, "train a model, unless there is one", (
+        "tst_mi train Libras",
+        "tst_mi train JapaneseVowels --seed 1 --epochs 40 --n_layers 2",
+        "tst_mi train MySet --data_dir folder --path myset.safetensors")),
+    "report DATASET": (
+        _report_options, _report, "run the report: a page to read, tables and figures in OUT_DIR/DATASET", (
+            "tst_mi report JapaneseVowels",
+            "tst_mi report LSST --design error --max_pairs 100",
+            "tst_mi report MySet --data_dir folder --checkpoint file.safetensors -p seed 1")),
+    "datasets [NAME ...]": (_datasets_options, _datasets, "list datasets, and what pairs they allow", (
+        "tst_mi datasets",
+        "tst_mi datasets JapaneseVowels PenDigits --csv > pairs.csv")),
+    "calibrate DATASET": (
+        _calibrate_options, _calibrate, "count how often heads that carry nothing are believed", (
+            "tst_mi calibrate JapaneseVowels",
+            "tst_mi calibrate LSST --replicates 400 && echo consistent")),
+}
 
-# %% ../nbs/90_cli.ipynb #a2c84154
+# %% ../nbs/90_cli.ipynb #6b67f50c
 class _Parser(argparse.ArgumentParser):
-    def error(self, message): self.exit(2, f"{self.prog}: error: {' '.join(message.split())}; see {self.prog} --help\n")
-
-def _parser(argv):
-    "The whole parser, with the options of the command that `argv` names, and each command's own."
-    about = dict(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    examples = "\n  ".join(c[3].splitlines()[0] for c in _COMMANDS.values())
-    parser = _Parser("tst_mi", description=_ABOUT, **about, epilog=f"examples:\n  {examples}\n\ntst_mi COMMAND --help tells more.\n\n{_EXIT}")
-    parser.add_argument("--version", action="version", version=f"tst_mi {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for usage, (options, action, summary, examples) in _COMMANDS.items():
-        name, shown = usage.split()[0], "\n  ".join(examples.splitlines())
-        sub = commands.add_parser(name, usage=f"tst_mi {usage} [options]", help=summary, description=summary[0].upper() + summary[1:] + ".", **about,
-                                  epilog=f"examples:\n  {shown}\n\nan option may be written with - for _: --data-dir is --data_dir\n\n{_EXIT}")
-        if argv[:1] == [name]: options(sub)
-        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        sub.set_defaults(action=action, parser=sub)
-    return parser
+    def error(self, message):
+        said = " ".join(message.split())
+        self.exit(2, f"{self.prog}: error: {said}; see {self.prog} --help\n")
 
 def _refuse(parser, unknown):
     "Say which word a command does not know, and which it may have been."
     known = [option for action in parser._actions for option in action.option_strings]
     options = [word for word in unknown if word.startswith("-")]
-    if not options: parser.error(f"{_short(unknown[0])} is one word too many")
+    if not options:
+        parser.error(f"{_short(unknown[0])} is one word too many")
     name = options[0].split("=")[0]
-    if name == "--dataset": parser.error("the dataset is named first, without an option")
+    if name == "--dataset":
+        parser.error("the dataset is named first, without an option")
     parser.error(f"there is no option {name}{_closest(name, known)}")
 
+# %% ../nbs/90_cli.ipynb #a2c84154
+def _epilog(examples, more):
+    "What stands at the end of a help."
+    listed = "\n  ".join(examples)
+    return f"examples:\n  {listed}\n\n{more}\n\n{_EXIT}"
+
+def _parser(argv):
+    "The whole parser, with the options of the command that `argv` names, and each command's own."
+    form = dict(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    first = [examples[0] for *_, examples in _COMMANDS.values()]
+    parser = _Parser("tst_mi", description=_ABOUT, **form,
+                     epilog=_epilog(first, "tst_mi COMMAND --help tells more."))
+    parser.add_argument("--version", action="version", version=f"tst_mi {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for usage, (options, action, summary, examples) in _COMMANDS.items():
+        name = usage.split()[0]
+        sub = commands.add_parser(
+            name, usage=f"tst_mi {usage} [options]", help=summary,
+            description=summary[0].upper() + summary[1:] + ".", **form,
+            epilog=_epilog(examples, "an option may be written with - for _: --data-dir is --data_dir"))
+        if argv[:1] == [name]: options(sub)
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        sub.set_defaults(action=action, parser=sub)
+    return parser
+
 # %% ../nbs/90_cli.ipynb #4012a03c
+def _underscored(option):
+    "An option with _ for - in its name; a value behind = stays as it is."
+    if not option.startswith("--"): return option
+    name, equals, value = option[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"
+
 def _words(argv):
     "The command line with _ for - in the names of options, and a negative number tied to its option."
     words = []
     for word in argv:
-        negative = words and re.fullmatch(r"--\w+", words[-1]) and re.match(r"-[\d.]", word)
-        if negative: words[-1] += f"={word}"
-        else: words.append(re.sub(r"^--[^=]+", lambda name: "--" + name[0][2:].replace("-", "_"), word))
+        after_option = words and re.fullmatch(r"--\w+", words[-1])
+        if after_option and re.match(r"-[\d.]", word): words[-1] += f"={word}"
+        else: words.append(_underscored(word))
     return words
 
 # %% ../nbs/90_cli.ipynb #005405a0
@@ -430,7 +620,8 @@ def main(
     argv: list[str] | None = None, # the words after `tst_mi`; None takes those of the process
 ) -> int: # the exit code
     "Run one command."
-    words = _words(sys.argv[1:] if argv is None else argv)
+    if argv is None: argv = sys.argv[1:]
+    words = _words(argv)
     debug = "--debug" in words
     try:
         parser = _parser(words)
@@ -439,7 +630,8 @@ def main(
         args, unknown = parser.parse_known_args(words, argparse.Namespace(progress=sys.stderr.isatty()))
         if unknown: _refuse(args.parser, unknown)
         return args.action(args)
-    except SystemExit as e: return e.code   # from argparse, which has said why
+    except SystemExit as e:   # from argparse, which has said why
+        return e.code
     except KeyboardInterrupt:
         print("tst_mi: interrupted", file=sys.stderr)
         return 130
@@ -452,4 +644,5 @@ def main(
         return 3
 
 # %% ../nbs/90_cli.ipynb #4f97f28d
-if __name__ == "__main__" and __package__: sys.exit(main())
+if __name__ == "__main__" and __package__:
+    sys.exit(main())

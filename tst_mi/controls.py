@@ -33,7 +33,8 @@ def _tested(q, many, settings):
     rows = []
     for run, (part, pairs) in enumerate(zip(split_effect(q, many), many)):
         x = part.values.reshape(len(pairs), -1)
-        tested = mean_test(*unit_sums(x, pairs.table.cluster.to_numpy()), settings.n_flips, settings.seed + run)
+        units = unit_sums(x, pairs.table.cluster.to_numpy())
+        tested = mean_test(*units, settings.n_flips, settings.seed + run)
         table = sites_of(q.sweep).assign(n=len(pairs), mean=x.mean(0), t=tested.t, p=tested.p)
         table.insert(0, "run", run)
         rows.append(table.assign(q=adjust(tested.p), p_max_t=tested.p_max_t))
@@ -42,28 +43,30 @@ def _tested(q, many, settings):
 # %% ../nbs/36_controls.ipynb #cebfaea1
 def _enough(matched):
     "Refuse matchings of so few units that nothing is tested: that nothing is believed then says nothing."
-    fewest = min(p.table.cluster.nunique() for many in matched.values() for p in many)
-    if fewest >= LEAST_UNITS: return matched
-    raise ValueError(f"only {fewest} independent triples can be formed; {LEAST_UNITS} are needed to test anything, "
-                     "and so to see whether a test is deceived")
+    fewest = min(pairs.table.cluster.nunique() for many in matched.values() for pairs in many)
+    if fewest >= LEAST_UNITS:
+        return matched
+    raise ValueError(f"only {fewest} independent triples can be formed; "
+                     f"{LEAST_UNITS} are needed to test anything, and so to see whether a test is deceived")
 
 def _testable(matched):
     "The directions whose donors the model's output did not choose."
-    kept = {d: many for d, many in matched.items() if not many[0].selected}
-    if kept: return kept
-    raise ValueError("with selection 'correct' the model's output chose the donors, and no head is tested; use selection 'all'")
+    kept = {direction: many for direction, many in matched.items() if not many[0].selected}
+    if kept:
+        return kept
+    raise ValueError("with selection 'correct' the model's output chose the donors, and no head is tested; "
+                     "use selection 'all'")
 
 def _put_to_test(model, X, y, settings, runs, name, change, progress, patch):
     "Test every head in further matchings whose table of triples `change(table, run)` gives."
     _whole("runs", runs)
     matched = _enough(_testable(rematched(model, X, y, settings, runs, patch)))
     parts = []
-    for d, many in matched.items():
-        table = pd.concat([change(p.table, run) for run, p in enumerate(many)])
-        q = primary(sweep(model, X, table, progress=progress, **patch), d)
-        parts.append(_tested(q, many, settings).assign(control=name, direction=d))
+    for direction, many in matched.items():
+        table = pd.concat([change(pairs.table, run) for run, pairs in enumerate(many)])
+        q = primary(sweep(model, X, table, progress=progress, **patch), direction)
+        parts.append(_tested(q, many, settings).assign(control=name, direction=direction))
     return pd.concat(parts, ignore_index=True)
-
 
 # %% ../nbs/36_controls.ipynb #2c34d1f1
 def scrambled(
@@ -72,12 +75,23 @@ def scrambled(
     runs: int = 10, # matchings, each with a permutation of its own
     progress: bool = False, # show a bar
     **patch, # of `sweep`: layers, mask, heads, call
-) -> pd.DataFrame: # one row per run and head: run, layer, head, n (triples), mean (logits), t, p, q, p_max_t; control, direction
+) -> pd.DataFrame: # per run, layer and head: n (triples), mean (logits), t, p, q, p_max_t; control, direction
     "Every head scrambled on its own, and tested as the report tests heads."
     def permuted(table, run):
         perm = np.random.default_rng([settings.seed, run]).permutation(len(X))
         return _permuted(table, perm)
     return _put_to_test(model, X, y, settings, runs, "scrambled", permuted, progress, patch)
+
+# %% ../nbs/36_controls.ipynb #1c4b331c
+def _of_one_size(changes):
+    "Changes (P, T, H, E) of each donor, scaled head by head to the geometric mean of their sizes."
+    sizes = {donor: change.pow(2).sum((1, 3), keepdim=True).sqrt() for donor, change in changes.items()}
+    common = torch.stack(list(sizes.values())).log().mean(0).exp()
+    scaled = {}
+    for donor, change in changes.items():
+        size = sizes[donor]
+        scaled[donor] = torch.where(size > 0, change*common/size, change)
+    return scaled
 
 # %% ../nbs/36_controls.ipynb #e3195f20
 @dataclass(frozen=True)
@@ -86,24 +100,23 @@ class Rotation:
     seed: int = 0 # of the rotations; each triple and head has its own
     one_size: bool = False # scale the changes of all donors of a base to their geometric mean
     once: bool = False # one rotation per head, the same for all triples: no null, as the page shows
+
     def __call__(self, layer, base, donors, rows):
         turns = torch.as_tensor(self.turns(layer, rows, *base.shape[-2:])).to(base)
-        changes = {d: z - base for d, z in donors.items()}
-        if self.one_size: changes = _of_one_size(changes)
-        return {d: base + torch.einsum("phef,pthf->pthe", turns, change) for d, change in changes.items()}
+        changes = {donor: z - base for donor, z in donors.items()}
+        if self.one_size:
+            changes = _of_one_size(changes)
+        return {donor: base + torch.einsum("phef,pthf->pthe", turns, change)
+                for donor, change in changes.items()}
+
     def turns(self, layer, rows, H, E):
         "Rotations (P, H, E, E)."
         keys = np.zeros((len(rows), 1), dtype=int) if self.once else rows
-        normal = np.stack([np.random.default_rng([self.seed, layer, *key]).normal(size=(H, E, E)) for key in keys])
+        generators = (np.random.default_rng([self.seed, layer, *key]) for key in keys)
+        normal = np.stack([rng.normal(size=(H, E, E)) for rng in generators])
         q, r = np.linalg.qr(normal)
-        return q*np.sign(np.diagonal(r, axis1=-2, axis2=-1))[..., None, :]
-
-def _of_one_size(changes):
-    "Changes (P, T, H, E) of each donor, scaled head by head to the geometric mean of their sizes."
-    sizes = {d: c.pow(2).sum((1, 3), keepdim=True).sqrt() for d, c in changes.items()}
-    common = torch.stack(list(sizes.values())).log().mean(0).exp()
-    return {d: torch.where(sizes[d] > 0, c*common/sizes[d], c) for d, c in changes.items()}
-
+        signs = np.sign(np.diagonal(r, axis1=-2, axis2=-1))
+        return q*signs[..., None, :]
 
 # %% ../nbs/36_controls.ipynb #88748c55
 def rotated(
@@ -115,32 +128,46 @@ def rotated(
     **patch, # of `sweep`: layers, mask, heads, call
 ) -> pd.DataFrame: # as of `scrambled`
     "Every head's donors rotated, and tested as the report tests heads."
-    def as_it_is(table, run): return table
+    def as_it_is(table, run):
+        return table
     name = "rotated, one size" if rotation.one_size else "rotated"
-    return _put_to_test(model, X, y, settings, runs, name, as_it_is, progress, dict(alter=rotation, **patch))
+    altered = dict(alter=rotation, **patch)
+    return _put_to_test(model, X, y, settings, runs, name, as_it_is, progress, altered)
 
 # %% ../nbs/36_controls.ipynb #d45a6c3a
+def _design_effect(share, heads):
+    "How much more the runs' shares of rejections vary than those of independent tests, from 1 to `heads`."
+    rate = share.mean()
+    if len(share) < 5:
+        return heads
+    if 0 < rate < 1:
+        return np.clip(share.var(ddof=1)/(rate*(1 - rate)/heads), 1, heads)
+    return 1.
+
+def _rejections(part, alpha):
+    "Rejection rate of the tests of one control and direction, and its standard error at the level."
+    share = (part.p <= alpha).groupby(part.run).mean()
+    runs = len(share)
+    design_effect = _design_effect(share, len(part)/runs)
+    se = np.sqrt(alpha*(1 - alpha)*design_effect/len(part))
+    limit = alpha + 3*se
+    return dict(runs=runs, triples=part.n.mean(), tests=len(part), rate=share.mean(), se=se, limit=limit)
+
+# %% ../nbs/36_controls.ipynb #0072978d
 def rejection_rates(
     runs: pd.DataFrame, # of `scrambled` or `rotated`, one or several of them
     alpha: float = .05, # level
-) -> pd.DataFrame: # one row per control and direction: runs, triples, tests, rate, se, limit (alpha + 3 se), holds
+) -> pd.DataFrame: # a row per control, direction: runs, triples, tests, rate, se, limit (alpha + 3 se), holds
     "Share of tests of nothing that are significant."
-    if not len(runs): raise ValueError("there are no runs; give what `scrambled` or `rotated` returned")
-    if not 0 < alpha < 1: raise ValueError(f"alpha is {alpha}; it must lie between 0 and 1")
+    if not len(runs):
+        raise ValueError("there are no runs; give what `scrambled` or `rotated` returned")
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha is {alpha}; it must lie between 0 and 1")
     rows = []
     for (control, direction), part in runs.groupby(["control", "direction"], sort=False):
-        share = (part.p <= alpha).groupby(part.run).mean()
-        n, rate = len(share), share.mean()
-        heads = len(part)/n
-        if n < 5: design_effect = heads
-        elif 0 < rate < 1: design_effect = np.clip(share.var(ddof=1)/(rate*(1 - rate)/heads), 1, heads)
-        else: design_effect = 1.
-        se = np.sqrt(alpha*(1 - alpha)*design_effect/len(part))
-        rows.append(dict(control=control, direction=direction, runs=n, triples=part.n.mean(), tests=len(part),
-                         rate=rate, se=se, limit=alpha + 3*se))
+        rows.append(dict(control=control, direction=direction, **_rejections(part, alpha)))
     table = pd.DataFrame(rows)
     return table.assign(holds=table.rate <= table.limit)
-
 
 # %% ../nbs/36_controls.ipynb #85cde671
 def over_rotations(
@@ -179,23 +206,27 @@ def placebo_runs(
     many = [placebo_pairs(y, logits, settings.max_pairs, seed, exclude) for seed in seeds]
     fewest = min(len(pairs) for pairs in many)
     if fewest < LEAST_UNITS:
-        raise ValueError(f"only {fewest} placebo triples can be formed; {LEAST_UNITS} are needed to test anything")
-    swept = sweep(model, X, pd.concat([pairs.table for pairs in many]), progress=progress, **patch)
+        raise ValueError(f"only {fewest} placebo triples can be formed; "
+                         f"{LEAST_UNITS} are needed to test anything")
+    table = pd.concat([pairs.table for pairs in many])
+    swept = sweep(model, X, table, progress=progress, **patch)
     return _tested(donor_contrast(swept, "contrast"), many, settings)
 
 # %% ../nbs/36_controls.ipynb #0a90c9d8
 def discovery_rates(
     runs: pd.DataFrame, # what `placebo_runs` gave
     alpha: float = .05, # level at which something counts as discovered
-) -> dict: # triples, replicates, and for 'bh' and 'max_t' the share of runs with a discovery, its Monte Carlo standard error, and p: the chance of so many or more if the rate is alpha
+) -> dict: # triples, replicates; for 'bh' and 'max_t' the share of runs with a discovery, its se, and p
     "Any-discovery rates of placebo runs."
-    n, rates = runs.run.nunique(), {}
+    replicates = runs.run.nunique()
+    rates = {}
     for name, column in (("bh", "q"), ("max_t", "p_max_t")):
         found = int((runs[column] <= alpha).groupby(runs.run).any().sum())
-        rate = found/n
-        se = float(np.sqrt(max(rate*(1 - rate), alpha*(1 - alpha))/n))
-        rates[name] = dict(rate=rate, se=se, p=float(binom.sf(found - 1, n, alpha)))
-    return dict(replicates=n, triples=float(runs.n.mean()), alpha=alpha, **rates)
+        rate = found/replicates
+        se = float(np.sqrt(max(rate*(1 - rate), alpha*(1 - alpha))/replicates))
+        p = float(binom.sf(found - 1, replicates, alpha))
+        rates[name] = dict(rate=rate, se=se, p=p)
+    return dict(replicates=replicates, triples=float(runs.n.mean()), alpha=alpha, **rates)
 
 # %% ../nbs/36_controls.ipynb #4f24bc50
 def _explained(model, X, pairs, rotations, progress, patch):
@@ -205,19 +236,30 @@ def _explained(model, X, pairs, rotations, progress, patch):
         kept = over_rotations(model, X, pairs, rotations, one_size, progress=progress, **patch)
         stays[one_size] = int((kept.t.abs() > 4).sum())
     if not stays[False]:
-        return "not explained by the size of changes: the mean does not stay put under more rotations of the same triples"
-    return (f"nonlinearity: under {rotations} rotations of the same triples the mean of {stays[False]} heads stays put, "
-            f"and with changes of one size that of {stays[True]}")
+        return ("not explained by the size of changes: "
+                "the mean does not stay put under more rotations of the same triples")
+    return (f"nonlinearity: under {rotations} rotations of the same triples the mean of {stays[False]} heads "
+            f"stays put, and with changes of one size that of {stays[True]}")
 
+# %% ../nbs/36_controls.ipynb #64767d78
 def _self_test(runs, alpha):
     "Rows of placebo triples, in the form of `rejection_rates`."
-    found, rows = discovery_rates(runs, alpha), []
+    found = discovery_rates(runs, alpha)
     n = found["replicates"]
     limit = alpha + 3*np.sqrt(alpha*(1 - alpha)/n)
+    rows = []
     for name, title in (("bh", "BH"), ("max_t", "max-T")):
-        rate, se = found[name]["rate"], found[name]["se"]
-        rows.append(dict(control=f"self-test: placebo, any discovery, {title}", direction="contrast", runs=n,
-                         triples=found["triples"], tests=n, rate=rate, se=se, limit=limit, holds=rate <= limit))
+        rows.append(dict(
+            control=f"self-test: placebo, any discovery, {title}",
+            direction="contrast",
+            runs=n,
+            triples=found["triples"],
+            tests=n,
+            rate=found[name]["rate"],
+            se=found[name]["se"],
+            limit=limit,
+            holds=found[name]["rate"] <= limit,
+        ))
     return pd.DataFrame(rows)
 
 # %% ../nbs/36_controls.ipynb #c7eefdda
@@ -231,11 +273,12 @@ def calibrate(
     "Every control that the tests of this network can be put to."
     kinds = [scrambled(model, X, y, settings, replicates, progress, **patch)]
     for one_size in (False, True):
-        kinds.append(rotated(model, X, y, settings, replicates, Rotation(settings.seed, one_size), progress, **patch))
+        rotation = Rotation(settings.seed, one_size)
+        kinds.append(rotated(model, X, y, settings, replicates, rotation, progress, **patch))
     table = rejection_rates(pd.concat(kinds), settings.alpha).assign(note="")
     for i, row in table[~table.holds & table.control.eq("rotated")].iterrows():
         pairs = rematched(model, X, y, settings, 1, patch)[row.direction][0]
         table.loc[i, "note"] = _explained(model, X, pairs, 20, progress, patch)
     placebo = placebo_runs(model, X, y, settings, replicates, progress, **patch)
-    return pd.concat([table, _self_test(placebo, settings.alpha)], ignore_index=True).fillna({"note": ""})
-
+    self_tests = _self_test(placebo, settings.alpha)
+    return pd.concat([table, self_tests], ignore_index=True).fillna({"note": ""})

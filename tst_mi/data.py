@@ -27,16 +27,30 @@ def _shown(value, limit=60):
     return text if len(text) <= limit else text[:limit] + "…"
 
 def _check_steps(value, option):
+    "A number of time steps must be whole, and at least 2."
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole: raise ValueError(f"{option} is {_shown(value)}; it must be a whole number of time steps")
-    if value < 2: raise ValueError(f"{option} is {_shown(value)}; a series needs at least 2 time steps")
+    if not whole:
+        raise ValueError(f"{option} is {_shown(value)}; it must be a whole number of time steps")
+    if value < 2:
+        raise ValueError(f"{option} is {_shown(value)}; a series needs at least 2 time steps")
 
 def _check_method(method):
+    "The method of resampling must be one of the two."
     known = isinstance(method, str) and method in ("linear", "fourier")
-    if not known: raise ValueError(f"method is {_shown(method)}; it must be 'linear' or 'fourier'")
+    if not known:
+        raise ValueError(f"method is {_shown(method)}; it must be 'linear' or 'fourier'")
 
 # %% ../nbs/00_data.ipynb #9562d356
-def _by_means(old, new): return old - 1 > 2*(new - 1)  # are there steps that interpolation would not read?
+def _by_means(old, new):
+    "Are there steps that interpolation would not read?"
+    return old - 1 > 2*(new - 1)
+
+def _means(x, length):
+    "New steps that are the means of the stretches that they stand for."
+    total = np.vstack([np.zeros(x.shape[1]), x.cumsum(0)])
+    steps = np.arange(len(x) + 1)
+    borders = np.linspace(0, len(x), length + 1)
+    return np.diff([np.interp(borders, steps, channel) for channel in total.T]).T*length/len(x)
 
 def resample_series(
     x: np.ndarray, # (T, C) one series
@@ -49,10 +63,9 @@ def resample_series(
     x = np.asarray(x, dtype=np.float64)
     if len(x) == length: return x.copy()
     if method == "fourier": return resample(x, length, axis=0)
-    if _by_means(len(x), length):
-        total = np.vstack([np.zeros(x.shape[1]), x.cumsum(0)])
-        return np.diff([np.interp(np.linspace(0, len(x), length + 1), np.arange(len(x) + 1), t) for t in total.T]).T*length/len(x)
-    old, new = np.linspace(0, 1, len(x)), np.linspace(0, 1, length)
+    if _by_means(len(x), length): return _means(x, length)
+    old = np.linspace(0, 1, len(x))
+    new = np.linspace(0, 1, length)
     return np.stack([np.interp(new, old, channel) for channel in x.T], axis=1)
 
 # %% ../nbs/00_data.ipynb #5a0c7e11
@@ -60,10 +73,12 @@ _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK:
 
 def _why_no_file(path):
     "What keeps a path from being a file with an end; empty if nothing does."
-    try: mode = os.stat(path).st_mode
+    try:
+        mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return "is a link that leads nowhere" if os.path.islink(path) else "is missing"
-    except (OSError, ValueError) as e: return f"cannot be looked at ({type(e).__name__})"
+    except (OSError, ValueError) as e:
+        return f"cannot be looked at ({type(e).__name__})"
     if stat.S_ISREG(mode): return ""
     return f"is {_KINDS.get(stat.S_IFMT(mode), 'a device')}, not a regular file"
 
@@ -76,12 +91,14 @@ def _check_text(file, path):
         block = file.readline(1 << 20)
         if b"\0" in block:
             raise ValueError(f"{path} holds NUL bytes (line {number}): damaged, or no text; get it again")
-        try: decoder.decode(block, final=not block)
+        try:
+            decoder.decode(block, final=not block)
         except UnicodeDecodeError as e:
             where = f"byte 0x{e.object[e.start]:02x} in line {number}"
             raise ValueError(f"{path} is not text in UTF-8 ({where}); save it as UTF-8") from e
         number += block.endswith(b"\n")
-    if not file.tell(): raise ValueError(f"{path} is empty; get it again")
+    if not file.tell():
+        raise ValueError(f"{path} is empty; get it again")
 
 # %% ../nbs/00_data.ipynb #5a0c7e13
 def _header(path):
@@ -99,10 +116,13 @@ def _header(path):
     raise ValueError(f"{path} is not a .ts file, since it has no line @data; "
                      f"its first line is {_shown(first)}")
 
-def _is_true(tags, tag, default="true"): return " ".join(tags.get(tag, [default])).lower() == "true"
+def _is_true(tags, tag, default="true"):
+    "Does the header say true? `default`: what it says where it has no such line."
+    return " ".join(tags.get(tag, [default])).lower() == "true"
 
 # %% ../nbs/00_data.ipynb #5a0c7e23
 def _check_header(tags, path):
+    "Refuse a header that leaves to be guessed what the rows are."
     for tag in ("@timestamps", "@missing", "@univariate", "@equallength", "@targetlabel"):
         said = " ".join(tags.get(tag, ["false"]))
         if said.lower() not in ("true", "false"):
@@ -126,11 +146,14 @@ def _check_header(tags, path):
 # %% ../nbs/00_data.ipynb #5a0c7e15
 def _number(label):
     "The number that a label writes; None if it is no finite number."
-    try: number = Decimal(label)
-    except InvalidOperation: return None
+    try:
+        number = Decimal(label)
+    except InvalidOperation:
+        return None
     return number if number.is_finite() else None
 
 def _why_no_class(label, classes):
+    "What may be wrong with a label that is none of the classes."
     if not label: return "the row is cut short or lacks its label"
     if "," in label: return "the row ends in values, so it lacks its label"
     number = _number(label)
@@ -151,45 +174,66 @@ def _known_labels(labels, classes, path):
                      f"header's {listed}; {_why_no_class(label, classes)}")
 
 # %% ../nbs/00_data.ipynb #5a0c7e17
+def _channels(row):
+    "The values of each channel of a row, as text."
+    *channels, _ = row.strip().split(":")
+    return [channel.split(",") for channel in channels]
+
 def _is_value(text):
-    try: float(text.strip().lower().replace("?", "nan"))
-    except ValueError: return False
+    "Is it a number, or a missing one?"
+    try:
+        float(text.strip().lower().replace("?", "nan"))
+    except ValueError:
+        return False
     return True
 
+def _why_odd(channels, first, tags):
+    "How the channels of a row are not as the header and row 1 say; empty if they are."
+    if len(channels) != len(first):
+        return f"has {len(channels)} channels where row 1 has {len(first)}"
+    odd = [value for channel in channels for value in channel if not _is_value(value)]
+    if odd: return f"holds {_shown(odd[0])}, which is not a number"
+    wanted = len(first[0]) if _is_true(tags, "@equallength") else len(channels[0])
+    wrong = [len(channel) for channel in channels if len(channel) != wanted]
+    if wrong: return f"has a channel of {wrong[0]} time steps where {wanted} are expected"
+    if len(channels) > 1 and _is_true(tags, "@univariate"):
+        return f"has {len(channels)} channels, and the header says @univariate true"
+    return ""
+
+# %% ../nbs/00_data.ipynb #edf69d7c
 def _odd_row(path, tags):
     "Which row after @data is not as the header and row 1 say, and how; empty if none is odd."
     with open(path, encoding="utf-8-sig") as file:
         next(line for line in file if line.lower().split()[:1] == ["@data"])
         for number, line in enumerate(file, 1):
-            row = f"row {number} after @data"
-            *channels, _ = line.strip().split(":")
-            if not line.strip(): return f"{row} is empty"
-            if not channels: return f"{row} has no ':' and so no label: {_shown(line.strip())}"
-            steps = [len(channel.split(",")) for channel in channels]
-            if number == 1: shape = len(channels), steps[0]
-            if len(channels) != shape[0]:
-                return f"{row} has {len(channels)} channels where row 1 has {shape[0]}"
-            odd = [value for value in ",".join(channels).split(",") if not _is_value(value)]
-            if odd: return f"{row} holds {_shown(odd[0])}, which is not a number"
-            wanted = shape[1] if _is_true(tags, "@equallength") else steps[0]
-            wrong = [n for n in steps if n != wanted]
-            if wrong:
-                return f"{row} has a channel of {wrong[0]} time steps where {wanted} are expected"
-            if len(channels) > 1 and _is_true(tags, "@univariate"):
-                return f"{row} has {len(channels)} channels, and the header says @univariate true"
+            channels = _channels(line)
+            if number == 1: first = channels
+            if not line.strip(): why = "is empty"
+            elif not channels: why = f"has no ':' and so no label: {_shown(line.strip())}"
+            else: why = _why_odd(channels, first, tags)
+            if why: return f"row {number} after @data {why}"
     return ""
 
 # %% ../nbs/00_data.ipynb #fb4d3a99
 def _without_padding(x):
     "Cut the steps at the end at which no channel has a value; one step stays."
-    return x[:max(1, 1 + np.flatnonzero(~np.isnan(x).all(1)).max(initial=0))]
+    valued = np.flatnonzero(~np.isnan(x).all(1))
+    return x[:1 + valued.max(initial=0)]
+
+def _refuse_infinite(X, path):
+    "Refuse series that hold infinite values."
+    bad = [i for i, x in enumerate(X) if np.isinf(x).any()]
+    if not bad: return
+    raise ValueError(f"{path} holds infinite values in {len(bad)} of {len(X)} instances (the first is "
+                     f"row {bad[0] + 1} after @data); correct them, or write ? for a missing value")
 
 def _checked_header(path):
     "The header of a file that may be read."
     why = _why_no_file(path)
-    if why: raise OSError(f"{path} {why}; a dataset is read from regular .ts files")
-    named = Path(path).suffix == ".ts"
-    if not named: raise ValueError(f"{path} is not a .ts file by its name; it must end in .ts")
+    if why:
+        raise OSError(f"{path} {why}; a dataset is read from regular .ts files")
+    if Path(path).suffix != ".ts":
+        raise ValueError(f"{path} is not a .ts file by its name; it must end in .ts")
     try:
         with open(path, "rb") as file: _check_text(file, path)
     except OSError as e:
@@ -205,64 +249,85 @@ def read_ts(
     "Read one `.ts` file; `ValueError` if it is broken, `OSError` if it is no file or cannot be opened."
     from aeon.datasets import load_from_ts_file
     tags = _checked_header(path)
-    try: X, y, header = load_from_ts_file(str(path), return_meta_data=True, encoding="utf-8-sig")
+    try:
+        X, y, header = load_from_ts_file(str(path), return_meta_data=True, encoding="utf-8-sig")
     except Exception as e:
         why = _odd_row(path, tags) or f"{type(e).__name__}: {_shown(str(e))}"
         raise ValueError(f"{path} cannot be read as a .ts file: {why}; correct it, or get it again") from e
     X = [np.asarray(x, dtype=np.float64).T for x in X]
-    if not X: raise ValueError(f"{path} has no instances after @data; get it again")
+    if not X:
+        raise ValueError(f"{path} has no instances after @data; get it again")
     y = _known_labels(y.tolist(), header["class_values"], path)
-    bad = [i for i, x in enumerate(X) if np.isinf(x).any()]
-    if bad:
-        raise ValueError(f"{path} holds infinite values in {len(bad)} of {len(X)} instances (the first is "
-                         f"row {bad[0] + 1} after @data); correct them, or write ? for a missing value")
-    return X if header["equallength"] else [_without_padding(x) for x in X], y
+    _refuse_infinite(X, path)
+    if not header["equallength"]: X = [_without_padding(x) for x in X]
+    return X, y
 
 # %% ../nbs/00_data.ipynb #6b61572f
+def _fill(channel, mean):
+    "One channel of a series without gaps."
+    there = np.flatnonzero(~np.isnan(channel))
+    if not len(there): return np.full(len(channel), mean)
+    return np.interp(np.arange(len(channel)), there, channel[there])
+
 def impute(
     X: list[np.ndarray], # N series (T_i, C); NaN is missing
     means: np.ndarray, # (C,) for a channel of a series that has no value
 ) -> list[np.ndarray]: # the same series without NaN; those that had none are not copied
     "Fill gaps linearly in time, and with the nearest value at the ends."
-    def fill(channel, mean):
-        there = np.flatnonzero(~np.isnan(channel))
-        return np.interp(np.arange(len(channel)), there, channel[there]) if len(there) else np.full(len(channel), mean)
-    return [np.stack([fill(c, m) for c, m in zip(x.T, means)], axis=1) if np.isnan(x).any() else x for x in X]
+    filled = []
+    for x in X:
+        if np.isnan(x).any():
+            x = np.stack([_fill(channel, mean) for channel, mean in zip(x.T, means)], axis=1)
+        filled.append(x)
+    return filled
 
 # %% ../nbs/00_data.ipynb #d1e548f0
+@np.errstate(all="ignore")  # what does not fit is refused
 def _impute_splits(splits, name):
     "Both splits without gaps, and what was filled in."
     values = np.concatenate(splits[0])
     silent = np.flatnonzero(np.isnan(values).all(0)).tolist()
-    if silent: raise ValueError(f"{name}: channels {silent} (counted from 0) have no value in the whole training split; remove them from both files")
+    if silent:
+        raise ValueError(f"{name}: channels {silent} (counted from 0) have no value in the whole training "
+                         "split; remove them from both files")
     gaps = [np.isnan(x) for X in splits for x in X]
-    n = sum(int(g.sum()) for g in gaps)
-    record = dict(values=n, share=n/sum(g.size for g in gaps), series=sum(bool(g.any()) for g in gaps), empty_channels=sum(int(g.all(0).sum()) for g in gaps))
+    missing = sum(int(gap.sum()) for gap in gaps)
+    record = dict(values=missing, share=missing/sum(gap.size for gap in gaps),
+                  series=sum(bool(gap.any()) for gap in gaps),
+                  empty_channels=sum(int(gap.all(0).sum()) for gap in gaps))
     means = np.nanmean(values, 0)
-    return *(impute(X, means) for X in splits), record
+    train, test = (impute(X, means) for X in splits)
+    return train, test, record
 
 # %% ../nbs/00_data.ipynb #5dd131dd
-def _files(folder, name): return {s: Path(folder)/name/f"{name}_{s}.ts" for s in ("TRAIN", "TEST")}
+def _files(folder, name):
+    "The two files of a dataset, be they there or not."
+    return {split: Path(folder)/name/f"{name}_{split}.ts" for split in ("TRAIN", "TEST")}
 
 def _bundled():
+    "The folder of the sets that aeon carries with it."
     import aeon
     return Path(aeon.__file__).parent/"datasets"/"data"
+
+def _check_folder(option, folder):
+    "Refuse what is no folder."
+    if folder == "":
+        raise ValueError(f"{option} is an empty string; name a folder, or leave {option} out (None)")
+    named = isinstance(folder, (str, os.PathLike))
+    if named and os.path.isdir(folder): return
+    if named: folder = str(folder)
+    raise ValueError(f"{option} is {_shown(folder, 300)}, which is not a folder")
 
 def local_folders(
     data_dir: str | Path | None = None, # a folder of datasets, searched first
 ) -> dict: # description -> folder, in the order in which they are searched
     "The folders in which datasets are looked for before anything is downloaded."
     given = {"data_dir": data_dir, "TST_MI_DATA": os.environ.get("TST_MI_DATA") or None}
+    given = {option: folder for option, folder in given.items() if folder is not None}
     for option, folder in given.items():
-        if folder is None: continue
-        if folder == "":
-            raise ValueError(f"{option} is an empty string; name a folder, or leave {option} out (None)")
-        named = isinstance(folder, (str, os.PathLike))
-        text = str(folder) if named else folder
-        there = named and os.path.isdir(folder)
-        if not there: raise ValueError(f"{option} is {_shown(text, 300)}, which is not a folder")
+        _check_folder(option, folder)
     folders = given | {f"bundled with aeon {version('aeon')}": _bundled(), "cache": cache_dir("data")}
-    return {where: Path(folder) for where, folder in folders.items() if folder is not None}
+    return {where: Path(folder) for where, folder in folders.items()}
 
 # %% ../nbs/00_data.ipynb #4159c5bf
 def list_datasets(
@@ -270,23 +335,26 @@ def list_datasets(
 ) -> dict: # dataset name -> where it was found; only what needs no download
     "The classification datasets at hand."
     from aeon.datasets.tsc_datasets import multivariate, univariate
-    archive, found = {*multivariate, *univariate}, {}
+    archive = {*multivariate, *univariate}
+    found = {}
     for where, folder in local_folders(data_dir).items():
         for path in sorted(folder.glob("*/*_TRAIN.ts")):
             name = path.parent.name
             known = "aeon" not in where or name in archive   # aeon also carries sets of other kinds
             whole = not any(map(_why_no_file, _files(folder, name).values()))
-            if known and whole and name.isprintable(): found.setdefault(name, where)
+            if known and whole and name.isprintable():
+                found.setdefault(name, where)
     return dict(sorted(found.items()))
 
 # %% ../nbs/00_data.ipynb #5a0c7e20
 def _set_aside(folder):
     "Rename a folder, and say to what; None if there is none."
     if not os.path.lexists(folder): return None
-    n = next(n for n in count(1) if not os.path.lexists(f"{folder}.damaged-{n}"))
-    return folder.rename(f"{folder}.damaged-{n}")
+    names = (f"{folder}.damaged-{n}" for n in count(1))
+    return folder.rename(next(name for name in names if not os.path.lexists(name)))
 
 def _checksums(folder, name):
+    "Of those files of a dataset that are there."
     return {path.name: sha256(path) for path in _files(folder, name).values() if not _why_no_file(path)}
 
 def _fetch(name, folder):
@@ -297,8 +365,10 @@ def _fetch(name, folder):
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as partial:
         load_classification(name, extract_path=partial)
         fetched = _checksums(partial, name)
-        if len(fetched) < 2: raise OSError(f"only {sorted(fetched)} came")
-        if fetched == _checksums(folder.parent, name): return None, fetched != before  # or another was faster
+        if len(fetched) < 2:
+            raise OSError(f"only {sorted(fetched)} came")
+        if fetched == _checksums(folder.parent, name):
+            return None, fetched != before  # or another was faster
         aside = _set_aside(folder)
         os.replace(Path(partial)/name, folder)
     return aside, True
@@ -308,14 +378,16 @@ def _download(name, why="it is not whole"):
     "The files of a dataset, downloaded; `why`: what is wrong with the copy that may be in the cache."
     folder = cache_dir("data", name)
     there = os.path.lexists(folder)
-    try: aside, renewed = _fetch(name, folder)
+    try:
+        aside, renewed = _fetch(name, folder)
     except Exception as e:
         state = f"in the download cache cannot be used ({why})" if there else "is not on this machine"
         damaged = f"; the damaged copy is in {folder}" if there else ""
         raise OSError(f"{name} {state} and could not be downloaded ({type(e).__name__}: "
                       f"{_shown(str(e), 200)}); connect to the internet, or put {name}_TRAIN.ts and "
                       f"{name}_TEST.ts into a folder {name} under data_dir or TST_MI_DATA{damaged}") from e
-    if not renewed: raise ValueError(f"{why}; it was downloaded again, and the archive's copy is the same")
+    if not renewed:
+        raise ValueError(f"{why}; it was downloaded again, and the archive's copy is the same")
     if aside:
         warnings.warn(f"{name}: its copy in the download cache cannot be used ({why}); it is set aside "
                       f"as {aside} and was downloaded again", stacklevel=4)
@@ -331,6 +403,15 @@ def _refuse_half(folder, name):
     raise OSError(f"{name}: in {folder/name} {' and '.join(wrong)}; a dataset needs both {name}_TRAIN.ts and "
                   f"{name}_TEST.ts, as regular files")
 
+def _refuse_name(name, archive, at_hand):
+    "Say what is close to a name that is in no archive."
+    close = difflib.get_close_matches(name, archive, 5, .5) or "none"
+    raise ValueError(f"no classification dataset is called {_shown(name)}. Close: {close}. On this "
+                     f"machine: {', '.join(at_hand)}. Any of the {len(archive)} sets of the UEA/UCR "
+                     "archive can be downloaded; your own go in a folder <name> under data_dir or "
+                     "TST_MI_DATA, as <name>_TRAIN.ts and <name>_TEST.ts")
+
+# %% ../nbs/00_data.ipynb #e9f2cad2
 def find_dataset(
     name: str, # archive name, such as 'JapaneseVowels'
     data_dir: str | Path | None = None, # a folder of datasets, searched first
@@ -338,18 +419,14 @@ def find_dataset(
 ) -> tuple[str, dict]: # where it was found, and {'TRAIN': path, 'TEST': path}
     "Locate the two files of a dataset, downloading them if they are nowhere on this machine."
     from aeon.datasets.tsc_datasets import multivariate, univariate
-    if not isinstance(name, str): raise ValueError(f"the dataset is {_shown(name)}; give its name, as text")
+    if not isinstance(name, str):
+        raise ValueError(f"the dataset is {_shown(name)}; give its name, as text")
     at_hand = list_datasets(data_dir)
     for where, folder in local_folders(data_dir).items():
         if at_hand.get(name) == where: return where, _files(folder, name)
         if where in ("data_dir", "TST_MI_DATA"): _refuse_half(folder, name)
     archive = sorted({*at_hand, *multivariate, *univariate})
-    if name not in archive:
-        close = difflib.get_close_matches(name, archive, 5, .5) or "none"
-        raise ValueError(f"no classification dataset is called {_shown(name)}. Close: {close}. On this "
-                         f"machine: {', '.join(at_hand)}. Any of the {len(archive)} sets of the UEA/UCR "
-                         "archive can be downloaded; your own go in a folder <name> under data_dir or "
-                         "TST_MI_DATA, as <name>_TRAIN.ts and <name>_TEST.ts")
+    if name not in archive: _refuse_name(name, archive, at_hand)
     if download: return "downloaded by aeon", _download(name)
     raise OSError(f"{name} is not on this machine and download=False; on this machine: {', '.join(at_hand)}")
 
@@ -365,10 +442,12 @@ class Dataset:
     classes: tuple # class index -> name in the archive; its length is the number of model outputs
     source: str # where the files were found
     checksums: dict # file name -> SHA-256
-    settings: dict # length, method, standardise, reindex; original_lengths, how many series were resampled, and by averaging; imputed; copies; mean and sd of each channel
+    settings: dict # options, and what was done: lengths, gaps filled, copies, mean and sd of each channel
+
     def __repr__(self):
-        (n, t, c), m = self.X_train.shape, len(self.X_test)
-        return f"{self.name}: {n} train + {m} test series, {t} steps x {c} channels, {len(self.classes)} classes ({self.source})"
+        n_train, steps, channels = self.X_train.shape
+        return (f"{self.name}: {n_train} train + {len(self.X_test)} test series, {steps} steps x {channels} "
+                f"channels, {len(self.classes)} classes ({self.source})")
 
 # %% ../nbs/00_data.ipynb #6149e453
 def _refuse_twins(labels, name):
@@ -399,18 +478,22 @@ def _classes(train, test, name):
 # %% ../nbs/00_data.ipynb #5a0c7e29
 _MOST_OUTPUTS = 10_000  # that labels may ask for as indices
 
+def _own_indices(classes, name):
+    "Labels that are to be output indices -> these indices."
+    if not all(label.isdecimal() for label in classes):
+        raise ValueError(f"{name}: reindex=False takes labels as output indices, but "
+                         f"{_shown(classes[:5])} are not all whole numbers >= 0; leave reindex=True")
+    if _number(classes[-1]) >= _MOST_OUTPUTS:
+        raise ValueError(f"{name}: reindex=False takes labels as output indices, and "
+                         f"{_shown(classes[-1])} would take over {_MOST_OUTPUTS} outputs; leave it True")
+    return {label: int(label) for label in classes}
+
 def _index_labels(train, test, reindex, name):
     "Class names -> indices, the same for both splits."
     classes = _classes(train.tolist(), test.tolist(), name)
     lookup = {label: i for i, label in enumerate(classes)}
     if not reindex:
-        if not all(label.isdecimal() for label in classes):
-            raise ValueError(f"{name}: reindex=False takes labels as output indices, but "
-                             f"{_shown(classes[:5])} are not all whole numbers >= 0; leave reindex=True")
-        if _number(classes[-1]) >= _MOST_OUTPUTS:
-            raise ValueError(f"{name}: reindex=False takes labels as output indices, and "
-                             f"{_shown(classes[-1])} would take over {_MOST_OUTPUTS} outputs; leave it True")
-        lookup = {label: int(label) for label in classes}
+        lookup = _own_indices(classes, name)
         classes = [str(i) for i in range(max(lookup.values()) + 1)]
     indices = [np.array([lookup[label] for label in y.tolist()], dtype=np.int64) for y in (train, test)]
     return tuple(classes), *indices
@@ -418,14 +501,21 @@ def _index_labels(train, test, reindex, name):
 # %% ../nbs/00_data.ipynb #a54bf644
 def copies(
     X: np.ndarray, # (N, T, C) series
-    of: np.ndarray | None = None, # (M, T, C) series that they may be copies of; None: of an earlier one among themselves
+    of: np.ndarray | None = None, # (M, T, C) series that they may be copies of; None: of earlier ones in `X`
 ) -> np.ndarray: # (N,) True for an exact copy
     "Which series are exact copies of others."
-    seen, found = set() if of is None else {x.tobytes() for x in np.asarray(of)}, np.zeros(len(X), dtype=bool)
+    seen = set()
+    if of is not None: seen = {x.tobytes() for x in np.asarray(of)}
+    found = np.zeros(len(X), dtype=bool)
     for i, x in enumerate(np.asarray(X)):
-        found[i] = (key := x.tobytes()) in seen
-        if of is None: seen.add(key)
+        series = x.tobytes()
+        found[i] = series in seen
+        if of is None: seen.add(series)
     return found
+
+def _count_copies(X_train, X_test):
+    "How many test series are copies of earlier ones, and of training series."
+    return dict(test=int(copies(X_test).sum()), of_training=int(copies(X_test, X_train).sum()))
 
 # %% ../nbs/00_data.ipynb #613dd123
 def _common_length(train, max_length, name):
@@ -459,9 +549,12 @@ def _scale(X, wanted):
     mean = scaled.mean((0, 1))
     sd = scaled.std((0, 1))
     varies = sd > 1e-12*np.ldexp(largest, -power)
-    if not wanted: return np.zeros_like(power), np.zeros_like(mean), np.ones_like(sd), varies
-    return power, mean, np.where(varies, sd, np.ldexp(1., -power)), varies
+    if not wanted:
+        return np.zeros_like(power), np.zeros_like(mean), np.ones_like(sd), varies
+    sd = np.where(varies, sd, np.ldexp(1., -power))
+    return power, mean, sd, varies
 
+# %% ../nbs/00_data.ipynb #ba0bf206
 @np.errstate(all="ignore")  # what does not fit is refused
 def _standardise(splits, wanted, name):
     "Both splits (float64) in float32, and the mean and scale of each channel."
@@ -480,6 +573,7 @@ def _standardise(splits, wanted, name):
 
 # %% ../nbs/00_data.ipynb #5a0c7e34
 def _refuse_sizes(splits, lost, wanted, name):
+    "Say which channels are lost, and how large their values are."
     channels = np.flatnonzero(lost).tolist()
     low = min(X[..., lost].min() for X in splits)
     high = max(X[..., lost].max() for X in splits)
@@ -491,7 +585,8 @@ def _refuse_sizes(splits, lost, wanted, name):
 # %% ../nbs/00_data.ipynb #5a0c7e40
 def _read_splits(files, name):
     "Both files, which must be of one dataset."
-    (train, y_train), (test, y_test) = (read_ts(files[s]) for s in ("TRAIN", "TEST"))
+    train, y_train = read_ts(files["TRAIN"])
+    test, y_test = read_ts(files["TEST"])
     channels = [sorted({x.shape[1] for x in X}) for X in (train, test)]
     if channels[0] != channels[1] or len(channels[0]) > 1:
         raise ValueError(f"{name}: the training split has {channels[0]} channels and the test split "
@@ -502,26 +597,42 @@ def _read_splits(files, name):
 def _obtain(name, data_dir, download):
     "Where a dataset was found, its files and what they hold; a damaged one in the cache is downloaded again."
     source, files = find_dataset(name, data_dir, download)
-    try: return source, files, _read_splits(files, name)
+    try:
+        return source, files, _read_splits(files, name)
     except ValueError as e:
-        if source != "cache" or not download: raise
+        if source != "cache" or not download:
+            raise
         why = str(e)
     files = _download(name, why)
     return "downloaded by aeon", files, _read_splits(files, name)
 
 # %% ../nbs/00_data.ipynb #5a0c7e42
-def _check_options(length, max_length, method, flags):
+def _check_options(length, max_length, method, **flags):
+    "Refuse options that `load_dataset` cannot follow."
     _check_method(method)
     _check_steps(max_length, "max_length")
     if length is not None: _check_steps(length, "length")
     for option, value in flags.items():
-        known = isinstance(value, (bool, np.bool_))
-        if not known: raise ValueError(f"{option} is {_shown(value)}; it must be True or False")
+        if not isinstance(value, (bool, np.bool_)):
+            raise ValueError(f"{option} is {_shown(value)}; it must be True or False")
+
+# %% ../nbs/00_data.ipynb #81837819
+@np.errstate(all="ignore")  # what does not fit is refused
+def _resample_splits(splits, length, method):
+    "Both splits in arrays, all series of one length."
+    return [np.stack([resample_series(x, length, method) for x in X]) for X in splits]
+
+def _resampling(lengths, length, method):
+    "The record of the lengths that there were, and of what was done to them."
+    averaged = sum(_by_means(n, length) for n in lengths if method == "linear")
+    return dict(original_lengths=[min(lengths), max(lengths)], resampled=sum(n != length for n in lengths),
+                averaged=averaged)
 
 # %% ../nbs/00_data.ipynb #04ed9105
 def load_dataset(
     name: str, # archive name, such as 'JapaneseVowels'
-    length: int | None = None, # time steps; None keeps equal lengths and otherwise takes the longest training series, up to `max_length`
+    # time steps; None keeps equal lengths and otherwise takes the longest training series, up to `max_length`
+    length: int | None = None,
     method: str = "linear", # how to resample: 'linear' or 'fourier'
     standardise: bool = True, # centre and scale each channel with training statistics
     reindex: bool = True, # labels become 0..K-1; False uses them as output indices
@@ -530,22 +641,18 @@ def load_dataset(
     max_length: int = 256, # longer series are shortened to this, with a warning, unless `length` is given
 ) -> Dataset: # raises `ValueError` on broken or inconsistent files, `OSError` when they cannot be had
     "Load a UEA/UCR classification dataset."
-    flags = dict(standardise=standardise, reindex=reindex, download=download)
-    _check_options(length, max_length, method, flags)
+    _check_options(length, max_length, method,
+                   standardise=standardise, reindex=reindex, download=download)
     source, files, (train, y_train, test, y_test) = _obtain(name, data_dir, download)
     classes, y_train, y_test = _index_labels(y_train, y_test, reindex, name)
     length = int(length or _common_length(train, max_length, name))
     _check_memory(len(train) + len(test), length, train[0].shape[1], name)
     lengths = [len(x) for x in train + test]
-    with np.errstate(all="ignore"):  # what does not fit is refused
-        train, test, imputed = _impute_splits((train, test), name)
-        splits = [np.stack([resample_series(x, length, method) for x in X]) for X in (train, test)]
-        X_train, X_test, mean, sd = _standardise(splits, standardise, name)
-    averaged = sum(_by_means(n, length) for n in lengths if method == "linear")
-    copied = dict(test=int(copies(X_test).sum()), of_training=int(copies(X_test, X_train).sum()))
+    train, test, imputed = _impute_splits((train, test), name)
+    splits = _resample_splits((train, test), length, method)
+    X_train, X_test, mean, sd = _standardise(splits, standardise, name)
     settings = dict(length=length, method=method, standardise=standardise, reindex=reindex,
-                    original_lengths=[min(lengths), max(lengths)],
-                    resampled=sum(n != length for n in lengths), averaged=averaged,
-                    imputed=imputed, copies=copied, mean=mean.tolist(), sd=sd.tolist())
+                    **_resampling(lengths, length, method), imputed=imputed,
+                    copies=_count_copies(X_train, X_test), mean=mean.tolist(), sd=sd.tolist())
     checksums = {path.name: sha256(path) for path in files.values()}
     return Dataset(name, X_train, y_train, X_test, y_test, classes, source, checksums, settings)

@@ -19,71 +19,151 @@ from PIL import Image
 from .analysis import tested_quantity
 
 # %% ../nbs/70_figures.ipynb #47b304dc
-COLUMN, PAGE = 3.5, 7.  # inches: widths of one and of two columns in print
-STYLE = {"font.size": 7, "axes.titlesize": 8, "axes.labelsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7, "figure.titlesize": 9, "lines.linewidth": .8,
-         "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": .6, "xtick.major.width": .6, "ytick.major.width": .6, "legend.frameon": False,
-         "axes.prop_cycle": plt.cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]),
-         "figure.dpi": 100, "pdf.fonttype": 42, "svg.hashsalt": "tst_mi"}
-MARKS = {"causal+": "+", "causal-": "−", "negligible": "0", "undecided": "?", "untestable": "×"}  # verdict -> sign
-SHAPES = {"causal+": "^", "causal-": "v", "negligible": "s", "undecided": "o", "untestable": "x"}  # verdict -> marker
-COLOURS = {"causal+": "#D55E00", "causal-": "#0072B2", "negligible": "#009E73", "undecided": "#999999", "untestable": "#CCCCCC"}  # verdict -> colour
+COLUMN = 3.5  # inches: width of one column in print
+PAGE = 7.  # and of two
+STYLE = {
+    "font.size": 7,
+    "axes.titlesize": 8,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "figure.titlesize": 9,
+    "lines.linewidth": .8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": .6,
+    "xtick.major.width": .6,
+    "ytick.major.width": .6,
+    "legend.frameon": False,
+    "axes.prop_cycle": plt.cycler(
+        color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+    ),
+    "figure.dpi": 100,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "tst_mi",
+}
+
+# %% ../nbs/70_figures.ipynb #ed4bde28
+MARKS = {  # verdict -> sign
+    "causal+": "+",
+    "causal-": "−",
+    "negligible": "0",
+    "undecided": "?",
+    "untestable": "×",
+}
+SHAPES = {  # verdict -> marker
+    "causal+": "^",
+    "causal-": "v",
+    "negligible": "s",
+    "undecided": "o",
+    "untestable": "x",
+}
+COLOURS = {  # verdict -> colour
+    "causal+": "#D55E00",
+    "causal-": "#0072B2",
+    "negligible": "#009E73",
+    "undecided": "#999999",
+    "untestable": "#CCCCCC",
+}
 
 def _drawn(heads):
     "Verdicts without the reasons of `untestable`, for marks and colours."
     return heads.assign(verdict=heads.verdict.str.partition(":")[0])
 
+def _occurring(verdicts):
+    "The verdicts that occur, in the order of their marks."
+    return [v for v in MARKS if (verdicts == v).any()]
 
 # %% ../nbs/70_figures.ipynb #4afdf04e
 def _cells(heads):
     "For each dataset and direction its row, column, title and part of the table."
     named = heads if "name" in heads else heads.assign(name="")
-    names, most = list(dict.fromkeys(named["name"])), named.groupby("name").direction.nunique().max()
+    names = list(dict.fromkeys(named["name"]))
+    most = named.groupby("name").direction.nunique().max()
     for k, name in enumerate(names):
-        for d, (direction, part) in enumerate(named[named["name"] == name].groupby("direction", sort=False)):
+        parts = named[named["name"] == name].groupby("direction", sort=False)
+        for d, (direction, part) in enumerate(parts):
             about = f"{direction} ({part.quantity.iloc[0]}, n = {part.n.iloc[0]})"
-            yield (0, d, about, part) if len(names) == 1 else (k//3*most + d, k % 3, f"{name}\n{about}", part)
+            if len(names) == 1:
+                yield 0, d, about, part
+            else:
+                yield k//3*most + d, k % 3, f"{name}\n{about}", part
+
+# %% ../nbs/70_figures.ipynb #12eeef20
+def _extent(cells):
+    "Rows and columns that the cells take, and the width of a figure with so many columns."
+    rows = 1 + max(row for row, *_ in cells)
+    columns = 1 + max(column for _, column, *_ in cells)
+    width = COLUMN if columns == 1 else PAGE
+    return rows, columns, width
 
 def _grid(heads, height, **options):
-    "A figure of as many panels as are needed, each `height` inches high, and (axes, title, part) of those in use."
+    "A figure with a panel, `height` inches high, for each cell, and (axes, title, part) of those in use."
     cells = list(_cells(heads))
-    rows, columns = (1 + max(c[i] for c in cells) for i in (0, 1))
-    fig, axes = plt.subplots(rows, columns, figsize=(COLUMN if columns == 1 else PAGE, .6 + rows*height), layout="constrained", squeeze=False, **options)
-    for r, c in set(np.ndindex(rows, columns)) - {cell[:2] for cell in cells}: axes[r, c].axis("off")
-    return fig, [(axes[r, c], title, part) for r, c, title, part in cells]
+    rows, columns, width = _extent(cells)
+    size = (width, .6 + rows*height)
+    fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
+    unused = set(np.ndindex(rows, columns)) - {(row, column) for row, column, *_ in cells}
+    for row, column in unused:
+        axes[row, column].axis("off")
+    return fig, [(axes[row, column], title, part) for row, column, title, part in cells]
 
 # %% ../nbs/70_figures.ipynb #18531def
+def _ink(image, value):
+    "White on the dark colours of an image, black on the light ones."
+    brightness = np.dot(image.to_rgba(value)[:3], (.299, .587, .114))
+    return "white" if brightness < .5 else "black"
+
+def _write_head(ax, row, number, ink, size):
+    "Write a head's number and, below it, the sign of its verdict."
+    style = dict(ha="center", color=ink)
+    ax.text(row.head, row.layer, number.replace("-", "−"), va="bottom", fontsize=size, **style)
+    ax.text(row.head, row.layer, MARKS[row.verdict], va="top", fontsize=size + 2, fontweight="bold", **style)
+
+# %% ../nbs/70_figures.ipynb #f6fa69b2
 def _importance_panel(ax, heads, limit, size):
     "Draw one direction, with numbers of `size` points; returns the image."
-    shape, usable = (heads.layer.max() + 1, heads["head"].max() + 1), heads.recovery.notna().all()
-    value = pd.Series((heads.recovery*100 if usable else heads["mean"]).to_numpy(), pd.MultiIndex.from_frame(heads[["layer", "head"]]))
-    limit = limit if usable else float(value.abs().max()) or 1.
-    image = ax.imshow(value.unstack().reindex(index=range(shape[0]), columns=range(shape[1])), cmap="PuOr_r", vmin=-limit, vmax=limit, origin="lower", aspect="auto")
+    layers = range(heads.layer.max() + 1)
+    columns = range(heads["head"].max() + 1)
+    usable = heads.recovery.notna().all()
+    shown = heads.recovery*100 if usable else heads["mean"]
+    value = pd.Series(shown.to_numpy(), pd.MultiIndex.from_frame(heads[["layer", "head"]]))
+    if not usable:
+        limit = float(value.abs().max()) or 1.
+    table = value.unstack().reindex(index=layers, columns=columns)
+    image = ax.imshow(table, cmap="PuOr_r", vmin=-limit, vmax=limit, origin="lower", aspect="auto")
     for row, v in zip(heads.itertuples(), value):
-        ink = "white" if np.dot(image.to_rgba(v)[:3], (.299, .587, .114)) < .5 else "black"
-        ax.text(row.head, row.layer, (f"{v:.1f}" if usable else f"{v:.2g}").replace("-", "−"), ha="center", va="bottom", color=ink, fontsize=size)
-        ax.text(row.head, row.layer, MARKS[row.verdict], ha="center", va="top", color=ink, fontsize=size + 2, fontweight="bold")
-    ax.set(xticks=range(shape[1]), yticks=range(shape[0]), xlabel="head", ylabel="layer")
+        number = f"{v:.1f}" if usable else f"{v:.2g}"
+        _write_head(ax, row, number, _ink(image, v), size)
+    ax.set(xticks=columns, yticks=layers, xlabel="head", ylabel="layer")
     ax.spines[:].set_visible(False)
     return image
 
 # %% ../nbs/70_figures.ipynb #4d05f231
 def head_importance(
-    heads: pd.DataFrame, # the table `heads` of an analysis: one row per direction, layer and head; of several, with a column `name`
+    heads: pd.DataFrame, # table `heads`: a row per direction, layer, head; of several analyses, with a `name`
     title: str = "", # above the panels
-    limit: float | None = None, # end of the colour scale in percent; give the same to make figures comparable; None fits the data
+    limit: float | None = None, # end of the colour scale (%); the same to compare figures; None fits the data
 ) -> Figure: # one panel per dataset and direction
     "Heatmap of all heads with verdict marks, one panel per dataset and direction."
     heads = _drawn(heads)
-    if limit is None and heads.recovery.notna().any(): limit = float(heads.recovery.abs().max()*100) or 1.  # one scale for all panels
+    if limit is None and heads.recovery.notna().any():
+        limit = float(heads.recovery.abs().max()*100) or 1.  # one scale for all panels
     with plt.rc_context(STYLE):
         fig, cells = _grid(heads, .5 + .34*(1 + heads.layer.max()))
-        drawn = [(ax, _importance_panel(ax, part, limit, 7 if len(fig.axes) < 3 else 6), part.recovery.notna().all()) for ax, _, part in cells]
-        for ax, about, _ in cells: ax.set_title(about)
-        for ax, image, usable in drawn:
-            if not usable: fig.colorbar(image, ax=ax, label="mean effect (logits)")
-        shared = [image for _, image, usable in drawn if usable]
-        if shared: fig.colorbar(shared[0], ax=[ax for ax, _, usable in drawn if usable], label="recovery (% of the gap)", fraction=.05, aspect=25, pad=.02)
-        fig.supxlabel("   ".join(f"{MARKS[v]}  {v}" for v in MARKS if (heads.verdict == v).any()), fontsize=7)
+        size = 7 if len(fig.axes) < 3 else 6
+        shared = []
+        for ax, about, part in cells:
+            image = _importance_panel(ax, part, limit, size)
+            ax.set_title(about)
+            if part.recovery.notna().all():
+                shared.append(ax)
+            else:
+                fig.colorbar(image, ax=ax, label="mean effect (logits)")
+        if shared:
+            image = shared[0].images[0]
+            fig.colorbar(image, ax=shared, label="recovery (% of the gap)", fraction=.05, aspect=25, pad=.02)
+        fig.supxlabel("   ".join(f"{MARKS[v]}  {v}" for v in _occurring(heads.verdict)), fontsize=7)
         fig.suptitle(title)
         plt.close(fig)
     return fig
@@ -91,25 +171,41 @@ def head_importance(
 # %% ../nbs/70_figures.ipynb #1cc1dee6
 def _forest_panel(ax, heads):
     "Draw one direction."
-    y, heads = np.arange(len(heads)), heads.replace([np.inf, -np.inf], np.nan)  # an unbounded interval is not drawn
-    for v, part in heads.groupby("verdict"):
-        rows = y[heads.verdict == v]
-        ax.hlines(rows, part.band_lo, part.band_hi, color=COLOURS[v], lw=.8)
-        ax.hlines(rows, part.lo, part.hi, color=COLOURS[v], lw=2.2)
-        ax.plot(part["mean"], rows, SHAPES[v], ls="", color=COLOURS[v], ms=3.5)
+    heads = heads.replace([np.inf, -np.inf], np.nan)  # an unbounded interval is not drawn
+    y = np.arange(len(heads))
+    for verdict, part in heads.groupby("verdict"):
+        rows = y[heads.verdict == verdict]
+        colour = COLOURS[verdict]
+        ax.hlines(rows, part.band_lo, part.band_hi, color=colour, lw=.8)
+        ax.hlines(rows, part.lo, part.hi, color=colour, lw=2.2)
+        ax.plot(part["mean"], rows, SHAPES[verdict], ls="", color=colour, ms=3.5)
     if heads.negative_mean.notna().all():
         ax.hlines(y + .3, heads.negative_lo, heads.negative_hi, color="black", lw=.6)
         ax.plot(heads.negative_mean, y + .3, "D", mfc="white", mec="black", mew=.6, ms=2.5)
     ax.axvline(0, color="black", lw=.6)
-    ax.set(yticks=y, yticklabels=[f"L{r.layer} H{r.head}" for r in heads.itertuples()], ylim=(len(heads) - .2, -.8), xlabel=f"{heads.quantity.iloc[0]} (logits)")
+    names = [f"L{row.layer} H{row.head}" for row in heads.itertuples()]
+    ax.set(yticks=y, yticklabels=names, ylim=(len(heads) - .2, -.8))
+    ax.set_xlabel(f"{heads.quantity.iloc[0]} (logits)")
     ax.tick_params(axis="y", labelsize=6)
 
 # %% ../nbs/70_figures.ipynb #61f921c8
 def _verdict_legend(fig, verdicts, *further):
     "One legend below the figure: the verdicts that occur, and further (handle, label) pairs."
-    entries = [(Line2D([], [], marker=SHAPES[v], ls="", color=COLOURS[v], ms=4), v) for v in MARKS if (verdicts == v).any()] + list(further)
-    fig.legend(*zip(*entries), loc="outside lower center", ncols=len(entries), fontsize=7, handletextpad=.2, columnspacing=1.2)
+    entries = []
+    for verdict in _occurring(verdicts):
+        mark = Line2D([], [], marker=SHAPES[verdict], ls="", color=COLOURS[verdict], ms=4)
+        entries.append((mark, verdict))
+    entries.extend(further)
+    fig.legend(
+        *zip(*entries),
+        loc="outside lower center",
+        ncols=len(entries),
+        fontsize=7,
+        handletextpad=.2,
+        columnspacing=1.2,
+    )
 
+# %% ../nbs/70_figures.ipynb #51dd780b
 def forest(
     heads: pd.DataFrame, # the table `heads` of an analysis; of several, with a column `name`
     title: str = "", # above the panels
@@ -117,13 +213,17 @@ def forest(
     "Means with intervals, simultaneous bands and the negative control."
     heads = _drawn(heads)
     parts = [part[["layer", "head"]].to_numpy().tolist() for *_, part in _cells(heads)]
+    shared = "row" if all(part == parts[0] for part in parts) else False
     with plt.rc_context(STYLE):
-        fig, cells = _grid(heads, .3 + .145*max(map(len, parts)), sharey="row" if all(p == parts[0] for p in parts) else False)
+        fig, cells = _grid(heads, .3 + .145*max(map(len, parts)), sharey=shared)
         for ax, about, part in cells:
             _forest_panel(ax, part)
             ax.set_title(about)
-        diamond = Line2D([], [], marker="D", ls="", mfc="white", mec="black", mew=.6, ms=3), "negative control"
-        _verdict_legend(fig, heads.verdict, *[diamond]*int(heads.negative_mean.notna().any()))
+        further = []
+        if heads.negative_mean.notna().any():
+            diamond = Line2D([], [], marker="D", ls="", mfc="white", mec="black", mew=.6, ms=3)
+            further.append((diamond, "negative control"))
+        _verdict_legend(fig, heads.verdict, *further)
         fig.suptitle(title)
         plt.close(fig)
     return fig
@@ -135,8 +235,9 @@ def role_text(
     role: str, # 'base', 'source' or 'control'
 ) -> str: # its true class, and the predicted one if that is another
     "What the instance in a role is."
-    wrong = row.direction == "denoising" and role == "base" or row.direction == "noising" and role == "source"
-    return f"class {data.classes[data.y_test[getattr(row, role)]]}" + (f", taken for {data.classes[row.foil]}" if wrong else "")
+    misread = {"denoising": "base", "noising": "source"}.get(row.direction)
+    text = f"class {data.classes[data.y_test[getattr(row, role)]]}"
+    return f"{text}, taken for {data.classes[row.foil]}" if role == misread else text
 
 # %% ../nbs/70_figures.ipynb #cb2db9d6
 def triple(
@@ -165,23 +266,60 @@ def triple(
     return fig
 
 # %% ../nbs/70_figures.ipynb #9ad8f4be
+def _observed(ax, heads):
+    "Observed t-statistics, a row per layer."
+    for verdict, part in heads[heads.t.notna()].groupby("verdict"):
+        style = dict(ls="", color=COLOURS[verdict], mec="black", mew=.3, ms=4.5, alpha=.8)
+        ax.plot(part.t, part.layer, SHAPES[verdict], **style)
+    if heads.t.isna().all():
+        ax.text(.5, .5, "untestable: no statistic", ha="center", va="center", transform=ax.transAxes)
+    last = heads.layer.max()
+    ax.set(ylim=(-.6, last + .6), yticks=range(last + 1), ylabel="layer")
+    ax.tick_params(labelbottom=False)
+
+def _run_limit(control, alpha):
+    "The |t| that any head reaches in a share `alpha` of the control runs."
+    return control.t.abs().groupby(control.run).max().quantile(1 - alpha)
+
+# %% ../nbs/70_figures.ipynb #216215c5
 def _control_panel(top, below, heads, control, alpha):
     "Observed t above, the histogram of t of heads that carry nothing below."
-    for v, part in heads[heads.t.notna()].groupby("verdict"): top.plot(part.t, part.layer, SHAPES[v], ls="", color=COLOURS[v], mec="black", mew=.3, ms=4.5, alpha=.8)
-    if heads.t.isna().all(): top.text(.5, .5, "untestable: no statistic", ha="center", va="center", transform=top.transAxes)
+    _observed(top, heads)
     below.sharex(top)
-    if len(control):
-        below.hist(control.t, bins=40, density=True, color="#999999")
-        limit = control.t.abs().groupby(control.run).max().quantile(1 - alpha)
-        for ax in (top, below):
-            for x in (-limit, limit): ax.axvline(x, color="black", ls=":", lw=.8)
-        below.text(.99, .97, f"{control.run.nunique()} runs,\nn = {control.n.mean():.0f}", ha="right", va="top", fontsize=6, transform=below.transAxes)
-    else: below.text(.5, .5, "no control runs", ha="center", va="center", transform=below.transAxes)
-    top.set(ylim=(-.6, heads.layer.max() + .6), yticks=range(heads.layer.max() + 1), ylabel="layer")
-    top.tick_params(labelbottom=False)
-    below.set(xlabel="t-statistic", ylabel="density", **({} if len(control) else {"yticks": []}))
+    below.set(xlabel="t-statistic", ylabel="density")
+    if len(control) == 0:
+        below.text(.5, .5, "no control runs", ha="center", va="center", transform=below.transAxes)
+        below.set_yticks([])
+        return
+    below.hist(control.t, bins=40, density=True, color="#999999")
+    limit = _run_limit(control, alpha)
+    for ax in (top, below):
+        for x in (-limit, limit):
+            ax.axvline(x, color="black", ls=":", lw=.8)
+    about = f"{control.run.nunique()} runs,\nn = {control.n.mean():.0f}"
+    below.text(.99, .97, about, ha="right", va="top", fontsize=6, transform=below.transAxes)
 
 # %% ../nbs/70_figures.ipynb #4fe2b6a9
+def _stacked(cells):
+    "A figure with two axes, one above the other, for each cell; the axes of other places are off."
+    rows, columns, width = _extent(cells)
+    fig, axes = plt.subplots(
+        2*rows,
+        columns,
+        figsize=(width, .4 + 1.7*rows),
+        layout="constrained",
+        squeeze=False,
+        height_ratios=[1, 1.2]*rows,
+    )
+    for ax in axes.flat:
+        ax.axis("off")
+    pairs = [(axes[2*row, column], axes[2*row + 1, column]) for row, column, *_ in cells]
+    for top, below in pairs:
+        top.axis("on")
+        below.axis("on")
+    return fig, pairs
+
+# %% ../nbs/70_figures.ipynb #2c730fd8
 def control_null(
     heads: pd.DataFrame, # the table `heads` of an analysis; of several, with a column `name`
     control: pd.DataFrame, # the table of `scrambled`; of several networks, with a column `name`
@@ -191,21 +329,50 @@ def control_null(
     "Observed t-statistics against those of scrambled heads."
     heads = _drawn(heads)
     cells = list(_cells(heads))
-    rows, columns = (1 + max(c[i] for c in cells) for i in (0, 1))
     with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(2*rows, columns, figsize=(COLUMN if columns == 1 else PAGE, .4 + 1.7*rows), layout="constrained", squeeze=False, height_ratios=[1, 1.2]*rows)
-        for ax in axes.flat: ax.axis("off")
-        for r, c, about, part in cells:
-            pair = axes[2*r, c], axes[2*r + 1, c]
-            for ax in pair: ax.axis("on")
-            _control_panel(*pair, part, control[control["name"] == part["name"].iloc[0]] if "name" in control else control, alpha)
-            pair[0].set_title(about)
+        fig, stacks = _stacked(cells)
+        for (top, below), (*_, about, part) in zip(stacks, cells):
+            runs = control
+            if "name" in control:
+                runs = control[control["name"] == part["name"].iloc[0]]
+            _control_panel(top, below, part, runs, alpha)
+            top.set_title(about)
         _verdict_legend(fig, heads.verdict)
         fig.suptitle(title)
         plt.close(fig)
     return fig
 
 # %% ../nbs/70_figures.ipynb #3f51b5e9
+def _counts(y, predicted, K):
+    "How often instances of each of `K` classes (rows) are taken for each of them (columns)."
+    paired = len(y) == len(predicted)
+    largest = max(np.max(y), np.max(predicted))
+    if not paired or largest >= K:
+        raise ValueError(
+            f"{len(y)} labels and {len(predicted)} predictions, up to index {largest}, "
+            f"do not fit each other or the {K} classes"
+        )
+    return np.bincount(np.asarray(y)*K + predicted, minlength=K*K).reshape(K, K)
+
+# %% ../nbs/70_figures.ipynb #22293d4e
+def _name_classes(ax, classes):
+    "Write class names on both axes, at most 30 of them."
+    K = len(classes)
+    ticks = range(0, K, -(-K//30))
+    names = [str(classes[i]) for i in ticks]
+    crowded = K > 12 or max(len(str(c)) for c in classes) > 2
+    turn = 90 if crowded else 0
+    ax.set(xticks=ticks, yticks=ticks)
+    ax.set_xticklabels(names, fontsize=6, rotation=turn)
+    ax.set_yticklabels(names, fontsize=6, rotation=0)
+
+def _write_counts(ax, counts, share):
+    "Write all counts but zeros, white where the share (in percent) makes a cell dark."
+    for row, column in np.argwhere(counts):
+        ink = "white" if share[row, column] > 60 else "black"
+        ax.text(column, row, counts[row, column], ha="center", va="center", fontsize=6, color=ink)
+
+# %% ../nbs/70_figures.ipynb #7a30db90
 def confusion(
     y: np.ndarray, # (N,) true class indices
     predicted: np.ndarray, # (N,) predicted class indices
@@ -214,17 +381,17 @@ def confusion(
 ) -> Figure: # true classes down, predicted ones across
     "The confusion matrix of a classifier."
     K = len(classes)
-    if len(y) != len(predicted) or max(np.max(y), np.max(predicted)) >= K: raise ValueError(f"{len(y)} labels and {len(predicted)} predictions, up to index {max(np.max(y), np.max(predicted))}, do not fit each other or the {K} classes")
-    counts = np.bincount(np.asarray(y)*K + predicted, minlength=K*K).reshape(K, K)
-    share, every = 100*counts/np.maximum(counts.sum(1, keepdims=True), 1), -(-K//30)
+    counts = _counts(y, predicted, K)
+    share = 100*counts/np.maximum(counts.sum(1, keepdims=True), 1)
+    size = (COLUMN, 3.) if K <= 12 else (4.6, 4.)
     with plt.rc_context(STYLE):
-        fig, ax = plt.subplots(figsize=(COLUMN, 3.) if K <= 12 else (4.6, 4.), layout="constrained")
-        fig.colorbar(ax.imshow(share, cmap="Blues", vmin=0, vmax=100), ax=ax, label="share of the true class (%)", shrink=.8)
+        fig, ax = plt.subplots(figsize=size, layout="constrained")
+        image = ax.imshow(share, cmap="Blues", vmin=0, vmax=100)
+        fig.colorbar(image, ax=ax, label="share of the true class (%)", shrink=.8)
         if K <= 20:
-            for i, j in np.argwhere(counts): ax.text(j, i, counts[i, j], ha="center", va="center", fontsize=6, color="white" if share[i, j] > 60 else "black")
-        ticks = range(0, K, every)
-        ax.set(xticks=ticks, yticks=ticks, xlabel="predicted class", ylabel="true class", title=title)
-        for axis, turn in ((ax.xaxis, 90 if K > 12 or max(len(str(c)) for c in classes) > 2 else 0), (ax.yaxis, 0)): axis.set_ticklabels([str(classes[i]) for i in ticks], fontsize=6, rotation=turn)
+            _write_counts(ax, counts, share)
+        _name_classes(ax, classes)
+        ax.set(xlabel="predicted class", ylabel="true class", title=title)
         plt.close(fig)
     return fig
 
@@ -236,10 +403,12 @@ def growth(
     "How recovery grows with the set of heads."
     with plt.rc_context(STYLE):
         fig, ax = plt.subplots(figsize=(COLUMN, 2.2), layout="constrained")
-        for direction, g in grown.groupby("direction", sort=False):
-            line, = ax.plot(g["size"], 100*g.recovery, lw=1.2, label=direction)
-            ax.fill_between(g["size"], 100*g.recovery_lo, 100*g.recovery_hi, color=line.get_color(), alpha=.2, lw=0)
-            ax.plot(g["size"], 100*g.alone, color=line.get_color(), ls="--")
+        for direction, part in grown.groupby("direction", sort=False):
+            size = part["size"]
+            line, = ax.plot(size, 100*part.recovery, lw=1.2, label=direction)
+            colour = line.get_color()
+            ax.fill_between(size, 100*part.recovery_lo, 100*part.recovery_hi, color=colour, alpha=.2, lw=0)
+            ax.plot(size, 100*part.alone, color=colour, ls="--")
         ax.axhline(0, color="black", lw=.6)
         ax.set(xlabel="heads patched together", ylabel="recovery (% of the gap)", title=title)
         ax.legend()
@@ -252,7 +421,8 @@ def png(
     colours: int = 256, # of the palette
 ) -> bytes: # a PNG file
     "A figure as a small PNG."
-    buffer, small = BytesIO(), BytesIO()
-    figure.savefig(buffer, format="png", dpi=figure.dpi)
-    Image.open(buffer).convert("RGB").quantize(colours).save(small, "PNG", optimize=True)
+    full = BytesIO()
+    small = BytesIO()
+    figure.savefig(full, format="png", dpi=figure.dpi)
+    Image.open(full).convert("RGB").quantize(colours).save(small, "PNG", optimize=True)
     return small.getvalue()

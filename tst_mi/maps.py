@@ -20,27 +20,66 @@ from .figures import COLOURS, COLUMN, PAGE, STYLE, role_text
 # %% ../nbs/71_maps.ipynb #62ac1c19
 def _signals(axes, series):
     "Draw one series (T, C) per axis; `series` is a dict from name to values."
-    for ax, (name, x) in zip(axes, series.items()):
-        ax.plot(x, lw=.6)
+    for ax, (name, values) in zip(axes, series.items()):
+        ax.plot(values, lw=.6)
         ax.set_ylabel(name, rotation=0, ha="right", va="center")
         ax.tick_params(labelbottom=False)
 
 def _head_rows(ax, layers):
     "Write layers and heads beside the rows of a map; `layers` (U,) holds the layer of each row."
     starts = np.flatnonzero(np.diff(layers, prepend=layers[0] - 1))
-    for s in starts[1:]: ax.axhline(s - .5, color="black", lw=.6)
+    for start in starts[1:]:
+        ax.axhline(start - .5, color="black", lw=.6)
     middle = (starts + np.append(starts[1:], len(layers)) - 1)/2
-    ax.set(yticks=middle, yticklabels=[f"layer {layers[s]}" for s in starts], xlabel="time step")
+    names = [f"layer {layers[start]}" for start in starts]
+    ax.set(yticks=middle, yticklabels=names, xlabel="time step")
     ax.tick_params(axis="y", length=0)
     ax.spines[:].set_visible(False)
 
+# %% ../nbs/71_maps.ipynb #ca94c124
 def _table_map(effects):
-    "Effects of one direction as (heads, positions): their mean over pairs, with layer and head as the index."
+    "Mean effects over pairs, of one direction, as (layer, head) x position; and which quantity they are."
     missing = [c for c in ("pair", "layer", "head", "position") if c not in effects]
-    if missing: raise ValueError(f"the table of effects has no column {missing[0]!r}; it must be that of an analysis of site 'head_pos'")
-    if "direction" in effects and effects.direction.nunique() > 1: raise ValueError(f"the effects are of {list(effects.direction.unique())}; give those of one direction")
+    if missing:
+        raise ValueError(
+            f"the table of effects has no column {missing[0]!r}; "
+            "it must be that of an analysis of site 'head_pos'"
+        )
+    if "direction" in effects and effects.direction.nunique() > 1:
+        found = list(effects.direction.unique())
+        raise ValueError(f"the effects are of {found}; give those of one direction")
     quantity = tested_quantity(effects)
-    return effects.pivot_table(index=["layer", "head"], columns="position", values=quantity), quantity
+    table = effects.pivot_table(index=["layer", "head"], columns="position", values=quantity)
+    return table, quantity
+
+# %% ../nbs/71_maps.ipynb #7b2af7dc
+def _time_axes(height, ratios):
+    "A figure with three axes over one another that share the time."
+    return plt.subplots(
+        3,
+        1,
+        figsize=(COLUMN, height),
+        layout="constrained",
+        sharex=True,
+        height_ratios=ratios,
+    )
+
+def _map_image(ax, table):
+    "Draw heads x positions, symmetric about zero, with every position one step wide; returns the image."
+    limit = float(table.abs().max(axis=None)) or 1.
+    first = table.columns.min()
+    last = table.columns.max()
+    image = ax.imshow(
+        table.reindex(columns=range(first, last + 1)),
+        cmap="PuOr_r",
+        vmin=-limit,
+        vmax=limit,
+        aspect="auto",
+        interpolation="nearest",
+        extent=(first - .5, last + .5, len(table) - .5, -.5),
+    )
+    _head_rows(ax, table.index.get_level_values("layer").to_numpy())
+    return image
 
 # %% ../nbs/71_maps.ipynb #6c862ecc
 def position_map(
@@ -52,65 +91,112 @@ def position_map(
 ) -> Figure: # base and source, and below them heads x time steps
     "What each head does at each time step, under the series that are patched."
     chosen = effects if mean else effects[effects.pair == row.pair]
-    if chosen.empty: raise ValueError(f"the effects hold no pair {row.pair}")
+    if chosen.empty:
+        raise ValueError(f"the effects hold no pair {row.pair}")
     table, quantity = _table_map(chosen)
-    limit = float(table.abs().max(axis=None)) or 1.
+    label = f"mean {quantity} of {chosen.pair.nunique()} triples" if mean else f"{quantity} of one triple"
+    series = {}
+    for role in ("base", "source"):
+        name = f"{role}:\n{role_text(data, row, role)}".replace(", ", ",\n")
+        series[name] = data.X_test[getattr(row, role)]
+    height = .075*len(table)
     with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(3, 1, figsize=(COLUMN, 1.8 + .075*len(table)), layout="constrained", sharex=True, height_ratios=[.45, .45, .075*len(table)])
-        _signals(axes, {f"{role}:\n{role_text(data, row, role)}".replace(", ", ",\n"): data.X_test[getattr(row, role)] for role in ("base", "source")})
-        edges = table.columns.min() - .5, table.columns.max() + .5
-        image = axes[2].imshow(table.reindex(columns=range(table.columns.min(), table.columns.max() + 1)), cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest", extent=(*edges, len(table) - .5, -.5))
-        _head_rows(axes[2], table.index.get_level_values("layer").to_numpy())
-        what = f"mean {quantity} of {chosen.pair.nunique()} triples" if mean else f"{quantity} of one triple"
-        fig.colorbar(image, ax=axes[2], label=f"{what}\n(logits)", aspect=18, pad=.02)
+        fig, axes = _time_axes(1.8 + height, [.45, .45, height])
+        _signals(axes, series)
+        image = _map_image(axes[2], table)
+        fig.colorbar(image, ax=axes[2], label=f"{label}\n(logits)", aspect=18, pad=.02)
         axes[0].set_title(title)
         plt.close(fig)
     return fig
 
 # %% ../nbs/71_maps.ipynb #26554a76
+def _check_attention(attention, T):
+    "Raise an error unless weights are those of one head, or of all, on a series of length `T`."
+    if attention.ndim not in (2, 4) or attention.shape[-2:] != (T, T):
+        raise ValueError(
+            f"attention has shape {attention.shape}; for this series it must be ({T}, {T}), "
+            f"or (layers, heads, {T}, {T})"
+        )
+
+def _received_panel(ax, received):
+    "Draw the mean attention on each step, and dotted that of a head that looks everywhere alike."
+    T = received.shape[1]
+    ax.fill_between(range(T), received.mean(0), color="#0072B2", alpha=.35, lw=0)
+    ax.axhline(1/T, color="black", lw=.6, ls=":")
+    ax.set_ylabel("mean\nweight", rotation=0, ha="right", va="center")
+    ax.set_ylim(0)
+
+# %% ../nbs/71_maps.ipynb #01e1011e
 def attention_overlay(
     series: np.ndarray, # (T, C) one instance
     attention: np.ndarray, # (T, T) weights of one head, queries x keys; or (L, H, T, T), all heads
     title: str = "", # above
 ) -> Figure: # the series, the mean attention on each step as a line, and the map
     "What attention looks at, on the time axis of the series."
-    attention, T = np.asarray(attention), len(series)
-    if attention.ndim not in (2, 4) or attention.shape[-2:] != (T, T): raise ValueError(f"attention has shape {attention.shape}; for this series it must be ({T}, {T}), or (layers, heads, {T}, {T})")
-    single, received = attention.ndim == 2, attention.mean(-2).reshape(-1, T)
+    attention = np.asarray(attention)
+    T = len(series)
+    _check_attention(attention, T)
+    single = attention.ndim == 2
+    received = attention.mean(-2).reshape(-1, T)
     rows = attention if single else received
+    height = 2.2 if single else .075*len(rows)
+    total = 3.6 if single else 1.8 + height
     with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(3, 1, figsize=(COLUMN, 3.6 if single else 1.8 + .075*len(rows)), layout="constrained", sharex=True, height_ratios=[.5, .35, 2.2 if single else .075*len(rows)])
+        fig, axes = _time_axes(total, [.5, .35, height])
         _signals(axes, {"input": series})
-        axes[1].fill_between(range(T), received.mean(0), color="#0072B2", alpha=.35, lw=0)
-        axes[1].axhline(1/T, color="black", lw=.6, ls=":")
-        axes[1].set_ylabel("mean\nweight", rotation=0, ha="right", va="center")
-        axes[1].set_ylim(0)
+        _received_panel(axes[1], received)
         image = axes[2].imshow(rows, cmap="Blues", vmin=0, aspect="auto", interpolation="nearest")
-        if single: axes[2].set(xlabel="time step attended to (key)", ylabel="attending (query)")
-        else: _head_rows(axes[2], np.repeat(np.arange(attention.shape[0]), attention.shape[1]))
-        fig.colorbar(image, ax=axes[2], label="attention weight" if single else "weight, mean over queries", aspect=18, pad=.02)
+        if single:
+            axes[2].set(xlabel="time step attended to (key)", ylabel="attending (query)")
+        else:
+            _head_rows(axes[2], np.repeat(np.arange(attention.shape[0]), attention.shape[1]))
+        label = "attention weight" if single else "weight, mean over queries"
+        fig.colorbar(image, ax=axes[2], label=label, aspect=18, pad=.02)
         axes[0].set_title(title)
         plt.close(fig)
     return fig
 
 # %% ../nbs/71_maps.ipynb #606ca993
+def _check_directions(heads, segments):
+    "Raise an error unless the tables (the second may be None) are of one direction."
+    for table in (heads, segments):
+        if table is not None and table.direction.nunique() != 1:
+            raise ValueError(f"the table is of {list(table.direction.unique())}; give one direction")
+    if segments is not None and set(segments.direction) != set(heads.direction):
+        raise ValueError(
+            f"the heads are of {heads.direction.iloc[0]!r} and the segments of "
+            f"{segments.direction.iloc[0]!r}; give the same direction"
+        )
+
+def _head_name(layer, head):
+    "What a head is called in the graph."
+    return f"L{layer} H{head}"
+
+def _join(graph, start, end, row):
+    "Add an edge that carries a row's mean, recovery and sign."
+    sign = "causal+" if row["mean"] > 0 else "causal-"
+    graph.add_edge(start, end, mean=row["mean"], recovery=row["recovery"], sign=sign)
+
+# %% ../nbs/71_maps.ipynb #62510475
 def causal_graph(
     heads: pd.DataFrame, # the table `heads` of an analysis, one direction
-    segments: pd.DataFrame | None = None, # what `time_segments` gave, same direction; None: heads and class only
+    segments: pd.DataFrame | None = None, # of `time_segments`, same direction; None: heads and class only
     alpha: float = .05, # false discovery rate of the segments
-) -> nx.DiGraph: # nodes with `kind` 'time', 'head' or 'class', and edges with `mean`, `recovery`, `sign`; nodes without an edge are kept
+) -> nx.DiGraph: # nodes of `kind` 'time', 'head', 'class', joined or not; edges: `mean`, `recovery`, `sign`
     "Time segments, heads and the class, joined where inference survives."
+    _check_directions(heads, segments)
     graph = nx.DiGraph()
-    for table in (heads, segments):
-        if table is not None and table.direction.nunique() != 1: raise ValueError(f"the table is of {list(table.direction.unique())}; give one direction")
-    if segments is not None and set(segments.direction) != set(heads.direction): raise ValueError(f"the heads are of {heads.direction.iloc[0]!r} and the segments of {segments.direction.iloc[0]!r}; give the same direction")
-    edge = lambda a, b, r: graph.add_edge(a, b, mean=r["mean"], recovery=r["recovery"], sign="causal+" if r["mean"] > 0 else "causal-")
-    times = [] if segments is None else sorted({(int(a), int(b)) for a, b in zip(segments["first"], segments["last"])})
-    graph.add_nodes_from((f"{a}–{b}" for a, b in times), kind="time")
-    graph.add_nodes_from((f"L{r.layer} H{r.head}" for r in heads.itertuples()), kind="head")
+    if segments is not None:
+        times = {(int(first), int(last)) for first, last in zip(segments["first"], segments["last"])}
+        graph.add_nodes_from((f"{first}–{last}" for first, last in sorted(times)), kind="time")
+    graph.add_nodes_from((_head_name(row.layer, row.head) for row in heads.itertuples()), kind="head")
     graph.add_node("class", kind="class")
-    for r in heads[heads.verdict.isin(["causal+", "causal-"])].to_dict("records"): edge(f"L{r['layer']} H{r['head']}", "class", r)
-    for r in [] if segments is None else segments[segments.q <= alpha].to_dict("records"): edge(f"{r['first']}–{r['last']}", f"L{r['layer']} H{r['head']}", r)
+    causal = heads[heads.verdict.isin(["causal+", "causal-"])]
+    for row in causal.to_dict("records"):
+        _join(graph, _head_name(row["layer"], row["head"]), "class", row)
+    if segments is not None:
+        for row in segments[segments.q <= alpha].to_dict("records"):
+            _join(graph, f"{row['first']}–{row['last']}", _head_name(row["layer"], row["head"]), row)
     return graph
 
 # %% ../nbs/71_maps.ipynb #aeb8f35d
@@ -119,26 +205,76 @@ DASHES = {"causal+": "-", "causal-": (0, (3, 2))}  # sign -> line
 def _place(graph):
     "Position of every node, and gaps between the layers."
     kinds = nx.get_node_attributes(graph, "kind")
-    heads = [n for n in graph if kinds[n] == "head"]
-    layer = pd.factorize(pd.Series([n.split()[0] for n in heads]))[0]
+    heads = [node for node in graph if kinds[node] == "head"]
+    times = [node for node in graph if kinds[node] == "time"]
+    layer = pd.factorize(pd.Series([head.split()[0] for head in heads]))[0]
     y = np.arange(len(heads)) + 1.2*layer
-    times = [n for n in graph if kinds[n] == "time"]
-    at = {n: (1, -v) for n, v in zip(heads, y)} | {"class": (2, -y.mean())}
-    return at | {n: (0, -v) for n, v in zip(times, np.linspace(y[0] + 1, y[-1] - 1, len(times)) if len(times) > 1 else [y.mean()])}
+    at = {head: (1, -height) for head, height in zip(heads, y)}
+    at["class"] = (2, -y.mean())
+    spread = np.linspace(y[0] + 1, y[-1] - 1, len(times)) if len(times) > 1 else [y.mean()]
+    at.update({time: (0, -height) for time, height in zip(times, spread)})
+    return at
 
-def _widest(graph):
-    "Each edge's recovery (or mean, if any recovery is undefined); the largest by kind of the first node; and whether recovery is defined."
-    defined = all(np.isfinite(r) for *_, r in graph.edges(data="recovery"))
-    size = pd.Series({(a, b): abs(e["recovery" if defined else "mean"]) for a, b, e in graph.edges(data=True)}, dtype=float)
-    return size, size.groupby([graph.nodes[a]["kind"] for a, _ in size.index]).max(), defined
+# %% ../nbs/71_maps.ipynb #80c92fb1
+def _sizes(graph):
+    "Each edge's recovery (or mean, if any recovery is undefined), unsigned; and whether recovery is defined."
+    defined = all(np.isfinite(recovery) for *_, recovery in graph.edges(data="recovery"))
+    key = "recovery" if defined else "mean"
+    sizes = {(start, end): abs(edge[key]) for start, end, edge in graph.edges(data=True)}
+    return pd.Series(sizes, dtype=float), defined
+
+def _widest(graph, size):
+    "The largest size by kind of the first node."
+    return size.groupby([graph.nodes[start]["kind"] for start, _ in size.index]).max()
 
 def _edges(ax, graph, at, size, widest):
-    "Draw the edges."
+    "Draw the edges, each kind on a scale of its own."
     t = np.linspace(0, 1, 30)
-    for a, b, sign in graph.edges(data="sign"):
-        (xa, ya), (xb, yb) = at[a], at[b]
-        ax.plot(xa + .13 + (xb - xa - .26)*t, ya + (yb - ya)*(3*t**2 - 2*t**3), color=COLOURS[sign], ls=DASHES[sign],
-                lw=.3 + (1.7 if xa == 0 else 3.7)*size[a, b]/widest[graph.nodes[a]["kind"]], alpha=.55, solid_capstyle="butt", zorder=1)
+    for start, end, sign in graph.edges(data="sign"):
+        x0, y0 = at[start]
+        x1, y1 = at[end]
+        kind = graph.nodes[start]["kind"]
+        most = 1.7 if kind == "time" else 3.7
+        ax.plot(
+            x0 + .13 + (x1 - x0 - .26)*t,
+            y0 + (y1 - y0)*(3*t**2 - 2*t**3),
+            color=COLOURS[sign],
+            ls=DASHES[sign],
+            lw=.3 + most*size[start, end]/widest[kind],
+            alpha=.55,
+            solid_capstyle="butt",
+            zorder=1,
+        )
+
+# %% ../nbs/71_maps.ipynb #e71ca827
+def _nodes(ax, graph, at):
+    "Write the names of the nodes, in boxes, and what their columns are."
+    for node, (x, y) in at.items():
+        joined = graph.degree(node)
+        ink = "black" if joined else "#767676"
+        frame = "black" if joined else "#BBBBBB"
+        pad = .15 if x == 1 else .35
+        size = 6 if x == 1 else 7
+        box = dict(boxstyle=f"round,pad={pad}", fc="white", ec=frame, lw=.6)
+        ax.text(x, y, node, ha="center", va="center", fontsize=size, color=ink, zorder=3, bbox=box)
+    for x in sorted({x for x, _ in at.values()}):
+        ax.text(x, 1.6, ("time steps", "heads", "output")[x], ha="center")
+
+# %% ../nbs/71_maps.ipynb #c95d630a
+def _edge_legend(fig, graph, widest, defined):
+    "Below the figure, what the signs of the edges mean and how large the widest are."
+    says = {"causal+": "moves the output as the donor would", "causal-": "the other way"}
+    drawn = {sign for *_, sign in graph.edges(data="sign")}
+    keys = [(Line2D([], [], color=COLOURS[s], ls=DASHES[s], lw=2), says[s]) for s in says if s in drawn]
+    if not keys:
+        return
+    sizes = widest[::-1].items()
+    if defined:
+        most = [f"from {kind} {100*size:.1f} %" for kind, size in sizes]
+    else:
+        most = [f"from {kind} {size:.2g} logits" for kind, size in sizes]
+    title = f"widest edges: {', '.join(most)}" + " of the gap"*defined
+    fig.legend(*zip(*keys), loc="outside lower center", ncols=2, title=title, title_fontsize=7)
 
 # %% ../nbs/71_maps.ipynb #f21ea0e7
 def draw_graph(
@@ -146,42 +282,54 @@ def draw_graph(
     title: str = "", # above
 ) -> Figure: # time on the left, heads in the middle, the class on the right
     "Draw the causal graph."
-    at, (size, widest, defined) = _place(graph), _widest(graph)
+    at = _place(graph)
+    size, defined = _sizes(graph)
+    widest = _widest(graph, size)
     bottom = min(y for _, y in at.values())
     with plt.rc_context(STYLE):
         fig, ax = plt.subplots(figsize=(COLUMN, .9 + .13*(1 - bottom)), layout="constrained")
         _edges(ax, graph, at, size, widest)
-        for n, (x, y) in at.items():
-            ink, frame = ("black", "black") if graph.degree(n) else ("#767676", "#BBBBBB")
-            ax.text(x, y, n, ha="center", va="center", fontsize=6 if x == 1 else 7, color=ink, zorder=3, bbox=dict(boxstyle=f"round,pad={.15 if x == 1 else .35}", fc="white", ec=frame, lw=.6))
-        for x in {x for x, _ in at.values()}: ax.text(x, 1.6, ("time steps", "heads", "output")[x], ha="center")
-        if not graph.edges: fig.text(.5, .01, "No edge survives inference.", ha="center", va="bottom", fontweight="bold")
+        _nodes(ax, graph, at)
+        if not graph.edges:
+            fig.text(.5, .01, "No edge survives inference.", ha="center", va="bottom", fontweight="bold")
         ax.set(xlim=(-.3, 2.3), ylim=(bottom - 1, 2.6), title=title)
         ax.axis("off")
-        says = {"causal+": "moves the output as the donor would", "causal-": "the other way"}
-        keys = [(Line2D([], [], color=COLOURS[s], ls=DASHES[s], lw=2), says[s]) for s in says if s in {sign for *_, sign in graph.edges(data="sign")}]
-        most = ", ".join(f"from {kind} {100*w:.1f} %" if defined else f"from {kind} {w:.2g} logits" for kind, w in widest[::-1].items())
-        if keys: fig.legend(*zip(*keys), loc="outside lower center", ncols=2, title=f"widest edges: {most}" + " of the gap"*defined, title_fontsize=7)
+        _edge_legend(fig, graph, widest, defined)
         plt.close(fig)
     return fig
 
 # %% ../nbs/71_maps.ipynb #f2fa7436
-STAGES = {"dataset": "labelled series,\ntest split", "model": "a trained\nclassifier", "pairs": "base, source,\ncontrol source;\ndisjoint", "sweep": "patch each head,\nread the logits",
-          "effects": "logit differences,\ndonor contrasts", "inference": "tests of means,\nFDR, intervals", "report": "verdicts, figures,\ntables"}  # step -> what it gives
+STAGES = {  # step -> what it gives
+    "dataset": "labelled series,\ntest split",
+    "model": "a trained\nclassifier",
+    "pairs": "base, source,\ncontrol source;\ndisjoint",
+    "sweep": "patch each head,\nread the logits",
+    "effects": "logit differences,\ndonor contrasts",
+    "inference": "tests of means,\nFDR, intervals",
+    "report": "verdicts, figures,\ntables",
+}
 
+def _stage(ax, i, name, gives):
+    "Draw the box of step `i`."
+    style = dict(boxstyle="round,pad=0,rounding_size=.07", fc="#EAF3FA", ec="#0072B2", lw=.8)
+    ax.add_patch(FancyBboxPatch((i + .02, 0), .84, 1, mutation_aspect=1, **style))
+    ax.text(i + .44, .78, name, ha="center", va="center", fontweight="bold", fontsize=8)
+    ax.text(i + .44, .35, gives, ha="center", va="center", fontsize=6)
+
+# %% ../nbs/71_maps.ipynb #4ac6dea3
 def pipeline(
     stages: dict = STAGES, # step -> what it gives, in the order of the data's way
     title: str = "", # above
 ) -> Figure: # boxes from left to right
     "The way of the data, from the dataset to the report."
     n = len(stages)
+    arrow = dict(arrowstyle="-|>", lw=.9, color="black", shrinkA=0, shrinkB=0)
     with plt.rc_context(STYLE):
         fig, ax = plt.subplots(figsize=(PAGE, 1. + .2*bool(title)), layout="constrained")
         for i, (name, gives) in enumerate(stages.items()):
-            ax.add_patch(FancyBboxPatch((i + .02, 0), .84, 1, boxstyle="round,pad=0,rounding_size=.07", fc="#EAF3FA", ec="#0072B2", lw=.8, mutation_aspect=1))
-            ax.text(i + .44, .78, name, ha="center", va="center", fontweight="bold", fontsize=8)
-            ax.text(i + .44, .35, gives, ha="center", va="center", fontsize=6)
-            if i: ax.annotate("", (i + .015, .5), (i - .135, .5), arrowprops=dict(arrowstyle="-|>", lw=.9, color="black", shrinkA=0, shrinkB=0))
+            _stage(ax, i, name, gives)
+            if i > 0:
+                ax.annotate("", (i + .015, .5), (i - .135, .5), arrowprops=arrow)
         ax.set(xlim=(0, n - .12), ylim=(-.05, 1.05), title=title)
         ax.axis("off")
         plt.close(fig)

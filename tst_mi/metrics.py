@@ -25,31 +25,51 @@ def pick(
     "The logit of each pair's class."
     classes = np.asarray(classes)
     index = np.maximum(classes, 0).reshape(-1, *[1]*(logits.ndim - 1))
-    values = np.take_along_axis(logits, np.broadcast_to(index, (*logits.shape[:-1], 1)), -1)[..., 0].astype(np.float64)
+    index = np.broadcast_to(index, (*logits.shape[:-1], 1))
+    values = np.take_along_axis(logits, index, -1)[..., 0].astype(np.float64)
     values[classes < 0] = np.nan
     return values
 
-def _log_p(logits): return log_softmax(np.asarray(logits, dtype=np.float64), -1)
+def _log_p(logits):
+    "Log-probabilities, in double precision."
+    return log_softmax(np.asarray(logits, dtype=np.float64), -1)
 
 def _kl(log_p, log_q):
     "Kullback-Leibler divergence of q from p, from logarithms; 0 log 0 is 0."
     p = np.exp(log_p)
     return np.where(p > 0, p*(log_p - log_q), 0).sum(-1)
 
-def _middle(log_p, log_q): return np.logaddexp(log_p, log_q) - np.log(2)
+def _middle(log_p, log_q):
+    "Logarithm of the mean of two distributions."
+    return np.logaddexp(log_p, log_q) - np.log(2)
 
 # %% ../nbs/25_metrics.ipynb #e2ae691c
-def logit_difference(logits, label, foil, target): return pick(logits, label) - pick(logits, foil)
-def log_probability(logits, label, foil, target): return pick(_log_p(logits), label)
-def probability(logits, label, foil, target): return np.exp(log_probability(logits, label, foil, target))
-def cross_entropy(logits, label, foil, target): return -log_probability(logits, label, foil, target)
-def kl(logits, label, foil, target): return _kl(target, _log_p(logits))
-def symmetric_kl(logits, label, foil, target): return (_kl(target, q := _log_p(logits)) + _kl(q, target))/2
-def jensen_shannon(logits, label, foil, target):
-    q = _log_p(logits)
-    return (_kl(target, m := _middle(target, q)) + _kl(q, m))/2
+def logit_difference(logits, label, foil, target):
+    return pick(logits, label) - pick(logits, foil)
 
-METRICS = {f.__name__: f for f in (logit_difference, probability, log_probability, cross_entropy, kl, symmetric_kl, jensen_shannon)}  # name -> function
+def log_probability(logits, label, foil, target):
+    return pick(_log_p(logits), label)
+
+def probability(logits, label, foil, target):
+    return np.exp(log_probability(logits, label, foil, target))
+
+def cross_entropy(logits, label, foil, target):
+    return -log_probability(logits, label, foil, target)
+
+def kl(logits, label, foil, target):
+    return _kl(target, _log_p(logits))
+
+def symmetric_kl(logits, label, foil, target):
+    own = _log_p(logits)
+    return (_kl(target, own) + _kl(own, target))/2
+
+def jensen_shannon(logits, label, foil, target):
+    own = _log_p(logits)
+    middle = _middle(target, own)
+    return (_kl(target, middle) + _kl(own, middle))/2
+
+_METRICS = (logit_difference, probability, log_probability, cross_entropy, kl, symmetric_kl, jensen_shannon)
+METRICS = {metric.__name__: metric for metric in _METRICS}  # name -> function
 DIVERGENCES = ("kl", "symmetric_kl", "jensen_shannon")  # these measure a distance to the donor's output
 
 # %% ../nbs/25_metrics.ipynb #267beb68
@@ -60,28 +80,40 @@ class Effect:
     values: np.ndarray # (P, *axes) float64
     gap: np.ndarray # (P,) float64
     sweep: Sweep # what it was computed from
+
     @property
     def recovery(self) -> np.ndarray:
         "Ratio of mean effect to mean gap, (*axes)."
         return self.values.mean(0)/self.gap.mean()
+
     def frame(self) -> pd.DataFrame:
         "Tidy table: one row per pair and variant."
-        axes = [self.sweep.coords[a] if a != "set" else range(self.values.shape[1]) for a in self.sweep.axes]
-        index = pd.MultiIndex.from_product([range(len(self.values)), *axes], names=["pair", *self.sweep.axes])
+        sweep = self.sweep
+        axes = [sweep.coords[axis] if axis != "set" else range(self.values.shape[1]) for axis in sweep.axes]
+        names = ["pair", *sweep.axes]
+        index = pd.MultiIndex.from_product([range(len(self.values)), *axes], names=names)
         return pd.DataFrame({self.name: self.values.ravel()}, index=index).reset_index()
 
 # %% ../nbs/25_metrics.ipynb #1cb00e81
+def _like(v, values):
+    "One number per pair, shaped to go with values of (P, ...)."
+    return v.reshape(-1, *[1]*(values.ndim - 1))
+
 def _measure(metric, logits, pairs, target, block=256):
     "A metric of (P, ..., K) logits, block by block."
+    label = pairs.label.to_numpy()
+    foil = pairs.foil.to_numpy()
+    between = [1]*(logits.ndim - 2)
     out = []
-    for i in range(0, len(logits), block):
-        rows = slice(i, i + block)
-        log_p = _log_p(target[rows]).reshape(-1, *[1]*(logits.ndim - 2), target.shape[-1]) if metric in DIVERGENCES else None
-        out.append(METRICS[metric](logits[rows], pairs.label.to_numpy()[rows], pairs.foil.to_numpy()[rows], log_p))
+    for start in range(0, len(logits), block):
+        rows = slice(start, start + block)
+        log_p = None
+        if metric in DIVERGENCES:
+            log_p = _log_p(target[rows]).reshape(-1, *between, target.shape[-1])
+        out.append(METRICS[metric](logits[rows], label[rows], foil[rows], log_p))
     return np.concatenate(out)
 
-def _like(v, values): return v.reshape(-1, *[1]*(values.ndim - 1))
-
+# %% ../nbs/25_metrics.ipynb #f3a5d66d
 def effect(
     sweep: Sweep, # logits of all patches, of pairs with the columns label and foil
     direction: str, # 'contrast', 'denoising' or 'noising'
@@ -89,14 +121,24 @@ def effect(
     metric: str = "logit_difference", # a key of `METRICS`
 ) -> Effect: # positive = the patch moves the output as it should
     "E: how far a patch moves the metric."
-    if metric not in METRICS: raise ValueError(f"metric is {metric!r}; it must be one of {list(METRICS)}")
+    if metric not in METRICS:
+        raise ValueError(f"metric is {metric!r}; it must be one of {list(METRICS)}")
     check_direction(direction)
-    if donor not in sweep.patched: raise ValueError(f"donor is {donor!r}; the sweep has {list(sweep.patched)}")
-    if metric in DIVERGENCES and np.isnan(sweep.donors[donor]).any(): raise ValueError(f"donor {donor!r} has no output of its own, to which {metric} could be measured; take another metric")
+    if donor not in sweep.patched:
+        raise ValueError(f"donor is {donor!r}; the sweep has {list(sweep.patched)}")
+    if metric in DIVERGENCES and np.isnan(sweep.donors[donor]).any():
+        raise ValueError(f"donor {donor!r} has no output of its own, to which {metric} could be measured; "
+                         "take another metric")
     falls = metric in DIVERGENCES or (metric == "cross_entropy") != (direction == "noising")
-    m = lambda logits: (-1 if falls else 1)*_measure(metric, logits, sweep.pairs, sweep.donors[donor])
-    base, patched = m(sweep.base), m(sweep.patched[donor])
-    return Effect(f"E ({donor})", patched - _like(base, patched), m(sweep.donors[donor]) - base, sweep)
+    sign = -1 if falls else 1
+
+    def signed(logits):
+        return sign*_measure(metric, logits, sweep.pairs, sweep.donors[donor])
+
+    base = signed(sweep.base)
+    patched = signed(sweep.patched[donor])
+    gap = signed(sweep.donors[donor]) - base
+    return Effect(f"E ({donor})", patched - _like(base, patched), gap, sweep)
 
 # %% ../nbs/25_metrics.ipynb #32d70a39
 def donor_contrast(
@@ -112,8 +154,10 @@ def crossed_contrast(
     sweep: Sweep, # with donors 'source' and 'control', of pairs with the columns label and control_class
 ) -> Effect: # (P, *axes)
     "Dx: each donor's class against the other's, which cancels what any donor would do."
-    m = lambda logits: (pick(logits, sweep.pairs.label) - pick(logits, sweep.pairs.control_class))/2
-    difference = lambda runs: m(runs["source"]) - m(runs["control"])
+    def half(logits):
+        return (pick(logits, sweep.pairs.label) - pick(logits, sweep.pairs.control_class))/2
+    def difference(runs):
+        return half(runs["source"]) - half(runs["control"])
     return Effect("Dx", difference(sweep.patched), difference(sweep.donors), sweep)
 
 # %% ../nbs/25_metrics.ipynb #7738d509
@@ -123,7 +167,9 @@ def negative_control(
 ) -> Effect: # NaN where there is no uninvolved class
     "N: the donors' contrast on the logit of an uninvolved class."
     sign = -1 if check_direction(direction) == "noising" else 1
-    difference = lambda runs: sign*(pick(runs["source"], sweep.pairs.neutral) - pick(runs["control"], sweep.pairs.neutral))
+    neutral = sweep.pairs.neutral
+    def difference(runs):
+        return sign*(pick(runs["source"], neutral) - pick(runs["control"], neutral))
     return Effect("N", difference(sweep.patched), difference(sweep.donors), sweep)
 
 # %% ../nbs/25_metrics.ipynb #bcf2659e
@@ -132,5 +178,6 @@ def primary(
     direction: str, # as in `effect`
 ) -> Effect: # what the verdict is about
     "The primary quantity: Dx in 'contrast' and 'denoising', D in 'noising'."
-    if check_direction(direction) == "noising": return donor_contrast(sweep, direction)
+    if check_direction(direction) == "noising":
+        return donor_contrast(sweep, direction)
     return crossed_contrast(sweep)

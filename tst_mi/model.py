@@ -28,41 +28,88 @@ from tqdm.auto import tqdm
 from .artifacts import cache_dir, check_place, fingerprint, to_plain, versions, whole_file
 from .data import Dataset, load_dataset
 
+# %% ../nbs/10_model.ipynb #e72bec36
+def _split_heads(projected, n_heads):
+    "Queries (divided by the root of the head width), keys and values, from one projection `(B, T, 3D)`."
+    q, k, v = projected.unflatten(-1, (3, n_heads, -1)).permute(2, 0, 3, 1, 4)
+    return q/q.shape[-1]**.5, k, v
+
+def _attention_weights(scores, mask_BT=None):
+    "Weights from scores `(B, H, T, T)`: a softmax over the steps that the mask leaves."
+    if mask_BT is not None:
+        scores = scores.masked_fill(~mask_BT[:, None, None], -torch.inf)
+    return scores.softmax(-1)
+
 # %% ../nbs/10_model.ipynb #fc4c51f3
 class Attention(nn.Module):
     "Multi-head self-attention whose per-head output `z` is explicit."
     shortcuts = frozenset({"mixing", "one_token"})
+
     def __init__(self,
         d_model: int, # width of the residual stream
         n_heads: int, # must divide d_model
     ):
         super().__init__()
-        if d_model % n_heads: raise ValueError(f"{n_heads} heads do not divide d_model = {d_model}")
+        if d_model % n_heads:
+            raise ValueError(f"{n_heads} heads do not divide d_model = {d_model}")
         self.n_heads = n_heads
-        self.in_proj, self.out_proj, self.z = nn.Linear(d_model, 3*d_model), nn.Linear(d_model, d_model), nn.Identity()
+        self.in_proj = nn.Linear(d_model, 3*d_model)
+        self.out_proj = nn.Linear(d_model, d_model)
+        self.z = nn.Identity()
         nn.init.xavier_uniform_(self.in_proj.weight)  # as in nn.MultiheadAttention
-        for p in (self.in_proj.bias, self.out_proj.bias): nn.init.zeros_(p)
+        nn.init.zeros_(self.in_proj.bias)
+        nn.init.zeros_(self.out_proj.bias)
+
     def qkv(self, x_BTD):
         "Queries (divided by the square root of the head width), keys and values, each `(B, H, T, E)`."
-        q, k, v = self.in_proj(x_BTD).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
-        return q/q.shape[-1]**.5, k, v
+        return _split_heads(self.in_proj(x_BTD), self.n_heads)
+
     def pattern_and_values(self, x_BTD, mask_BT=None):
-        "Attention weights `(B, H, T, T)`, rows summing to one, and values `(B, H, T, E)`; only steps where the mask is True are attended to."
+        """Attention weights `(B, H, T, T)`, rows summing to one, and values `(B, H, T, E)`;
+        only steps where the mask is True are attended to."""
         q, k, v = self.qkv(x_BTD)
-        scores = q @ k.mT
-        if mask_BT is not None: scores = scores.masked_fill(~mask_BT[:, None, None], -torch.inf)
-        return scores.softmax(-1), v
+        return _attention_weights(q @ k.mT, mask_BT), v
+
     def heads(self, x_BTD, mask_BT=None):
         "What each head writes before mixing: `z` of shape `(B, T, H, E)`."
         pattern, v = self.pattern_and_values(x_BTD, mask_BT)
         return self.z((pattern @ v).transpose(1, 2))
+
     def out(self, z_BTHE):
         "Mix the heads: `(B, T, H, E)` to `(B, T, D)`."
         return self.out_proj(z_BTHE.flatten(-2))
+
     def forward(self, x_BTD, mask_BT=None): return self.out(self.heads(x_BTD, mask_BT))
 
+# %% ../nbs/10_model.ipynb #cf3c6c13
+def _activation(name):
+    "The function of this name."
+    if name not in ("relu", "gelu"):
+        raise ValueError(f"activation is {name!r}; it must be 'relu' or 'gelu'")
+    return getattr(F, name)
+
+class _AroundAttention(nn.Module):
+    "A layer without its attention: where it normalises, what it adds to the stream, the feed-forward part."
+    def attention_input(self, x): return self.norm1(x) if self.norm_first else x
+
+    def mid(self, x, attention):
+        """The stream after attention, given the layer's input and its attention's output;
+        leading axes are free."""
+        h = x + self.dropout(attention)
+        return h if self.norm_first else self.norm1(h)
+
+    def mlp(self, h):
+        if self.norm_first:
+            h = self.norm2(h)
+        return self.linear2(self.dropout(self.act(self.linear1(h))))
+
+    def finish(self, h, mlp):
+        "The layer's output, given the stream after attention and what the feed-forward part adds."
+        out = h + self.dropout(mlp)
+        return out if self.norm_first else self.norm2(out)
+
 # %% ../nbs/10_model.ipynb #8cad8023
-class Block(nn.Module):
+class Block(_AroundAttention):
     "One transformer encoder layer, in pieces."
     def __init__(self,
         d_model: int, # width of the residual stream
@@ -73,22 +120,18 @@ class Block(nn.Module):
         activation: str = "relu", # or 'gelu'
     ):
         super().__init__()
-        if activation not in ("relu", "gelu"): raise ValueError(f"activation is {activation!r}; it must be 'relu' or 'gelu'")
-        self.attn, self.norm_first, self.activation, self.act = Attention(d_model, n_heads), norm_first, activation, getattr(F, activation)
-        self.linear1, self.linear2 = nn.Linear(d_model, d_ff), nn.Linear(d_ff, d_model)
-        self.norm1, self.norm2 = nn.LayerNorm(d_model), nn.LayerNorm(d_model)
+        self.act = _activation(activation)
+        self.attn = Attention(d_model, n_heads)
+        self.norm_first = norm_first
+        self.activation = activation
+        self.linear1 = nn.Linear(d_model, d_ff)
+        self.linear2 = nn.Linear(d_ff, d_model)
+        self.norm1 = nn.LayerNorm(d_model)
+        self.norm2 = nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
-    def attention_input(self, x): return self.norm1(x) if self.norm_first else x
+
     def heads(self, x, mask_BT=None): return self.attn.heads(self.attention_input(x), mask_BT)
-    def mid(self, x, attention):
-        "The stream after attention, given the layer's input and its attention's output; leading axes are free."
-        h = x + self.dropout(attention)
-        return h if self.norm_first else self.norm1(h)
-    def mlp(self, h): return self.linear2(self.dropout(self.act(self.linear1(self.norm2(h) if self.norm_first else h))))
-    def finish(self, h, mlp):
-        "The layer's output, given the stream after attention and what the feed-forward part adds."
-        out = h + self.dropout(mlp)
-        return out if self.norm_first else self.norm2(out)
+
     def forward(self, x_BTD, mask_BT=None):
         h = self.mid(x_BTD, self.attn.out(self.heads(x_BTD, mask_BT)))
         return self.finish(h, self.mlp(h))
@@ -98,60 +141,87 @@ class Block(nn.Module):
 class Pooling:
     "How a stream becomes one vector."
     whole: Callable # stream (..., T, D), mask (..., T) or None -> (..., D)
-    one_token: Callable | None = None # stream (P, T, D), tokens (P, V, B, D), mask (P, T) or None, positions (B,) -> (P, V, B, D); None: no shortcut
+    # stream (P, T, D), tokens (P, V, B, D), mask (P, T) or None, positions (B,) -> (P, V, B, D)
+    one_token: Callable | None = None
+
     def __call__(self, x, mask): return self.whole(x, mask)
 
-def _pool_max(x, mask): return (x if mask is None else x.masked_fill(~mask[..., None], -torch.inf)).amax(-2)
-def _pool_mean(x, mask): return x.mean(-2) if mask is None else (x*mask[..., None]).sum(-2)/mask.sum(-1, keepdim=True)
+def _pool_max(x, mask):
+    if mask is not None:
+        x = x.masked_fill(~mask[..., None], -torch.inf)
+    return x.amax(-2)
+
+def _pool_mean(x, mask):
+    if mask is None: return x.mean(-2)
+    return (x*mask[..., None]).sum(-2)/mask.sum(-1, keepdim=True)
+
 def _pool_cls(x, mask): return x[..., 0, :]
 
 # %% ../nbs/10_model.ipynb #4c7b94e3
 def _real(x, mask, positions):
     "Which of the tokens (P, T) count, and whether those at the positions do, (P, 1, B, 1)."
-    real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
-    return real, real[:, positions][:, None, :, None]
+    if mask is None:
+        mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+    return mask, mask[:, positions][:, None, :, None]
 
-def _max_one(x, tokens, mask, positions):
-    real, counts = _real(x, mask, positions)
+def _two_largest(x, real):
+    "Over the tokens that count: the largest values, the next ones, and where the largest are, each (P, D)."
     top = x.masked_fill(~real[..., None], -torch.inf).topk(min(2, x.shape[1]), 1)
     first = top.values[:, 0]
     second = top.values[:, 1] if x.shape[1] > 1 else torch.full_like(first, -torch.inf)
-    was_first = top.indices[:, 0, None] == positions[:, None]
+    return first, second, top.indices[:, 0]
+
+def _max_one(x, tokens, mask, positions):
+    real, counts = _real(x, mask, positions)
+    first, second, where_first = _two_largest(x, real)
+    was_first = where_first[:, None] == positions[:, None]
     others = torch.where(was_first, second[:, None], first[:, None])[:, None]
     return torch.where(counts, torch.maximum(others, tokens), first[:, None, None])
 
+# %% ../nbs/10_model.ipynb #d537d477
 def _mean_one(x, tokens, mask, positions):
     real, counts = _real(x, mask, positions)
-    total = (x*real[..., None]).sum(1)[:, None, None] + (tokens - x[:, None, positions])*counts
+    change = (tokens - x[:, None, positions])*counts
+    total = (x*real[..., None]).sum(1)[:, None, None] + change
     return total/real.sum(1)[:, None, None, None]
 
-def _cls_one(x, tokens, mask, positions): return torch.where((positions == 0)[:, None], tokens, x[:, None, :1])
+def _cls_one(x, tokens, mask, positions):
+    return torch.where((positions == 0)[:, None], tokens, x[:, None, :1])
 
-POOLINGS = {"max": Pooling(_pool_max, _max_one), "mean": Pooling(_pool_mean, _mean_one),
-            "cls": Pooling(_pool_cls, _cls_one)}  # name -> `Pooling`, or a function like its `whole`
+POOLINGS = {  # name -> `Pooling`, or a function like its `whole`
+    "max": Pooling(_pool_max, _max_one),
+    "mean": Pooling(_pool_mean, _mean_one),
+    "cls": Pooling(_pool_cls, _cls_one),
+}
 
 # %% ../nbs/10_model.ipynb #b7d20e95
+def _shortened(text, most):
+    "A text in one line of at most so many letters."
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[:most - 3] + "..."
+
 def _shown(value):
     "A value in one short line, for a message."
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 90 else text[:87] + "..."
+    return _shortened(repr(value), 90)
 
 def _reason(error):
     "What an exception says, in one short line."
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) <= 250 else text[:247] + "..."
+    return _shortened(f"{type(error).__name__}: {error}", 250)
 
+# %% ../nbs/10_model.ipynb #32118eec
 def _whole(name, value, least=1, most=2**31 - 1):
     "A whole number in a range, as an int."
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    wanted = f"at least {least}" if not whole or value < least else f"at most {most}"
-    if whole and least <= value <= most: return int(value)
+    if whole and least <= value <= most:
+        return int(value)
+    wanted = f"at most {most}" if whole and value >= least else f"at least {least}"
     raise ValueError(f"{name} is {_shown(value)}; it must be a whole number of {wanted}")
 
 def _number(name, value, within, meaning):
     "A real number that `within` accepts, as a float."
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not real or not within(value): raise ValueError(f"{name} is {_shown(value)}; it must be {meaning}")
+    if not real or not within(value):
+        raise ValueError(f"{name} is {_shown(value)}; it must be {meaning}")
     return float(value)
 
 _below_one = partial(_number, within=lambda v: 0 <= v < 1, meaning="a number from 0 to below 1")
@@ -159,7 +229,8 @@ _below_one = partial(_number, within=lambda v: 0 <= v < 1, meaning="a number fro
 def _choice(name, value, choices):
     "One of a few values, type included: 1 is not True."
     for choice in choices:
-        if isinstance(value, type(choice)) and value == choice: return choice
+        if isinstance(value, type(choice)) and value == choice:
+            return choice
     raise ValueError(f"{name} is {_shown(value)}; it must be one of {list(choices)}")
 
 # %% ../nbs/10_model.ipynb #e8e2d91f
@@ -177,6 +248,7 @@ class ModelConfig:
     norm_first: bool = False # pre-norm, with one more norm before the readout
     activation: str = "relu" # of the feed-forward part; or 'gelu'
     pooling: str = "max" # over time: 'max', 'mean', or 'cls' (a learned first token)
+
     def __post_init__(self):
         checked = {}
         for name in ("n_channels", "length", "n_classes", "d_model", "n_heads", "n_layers", "d_ff"):
@@ -185,8 +257,10 @@ class ModelConfig:
         checked["norm_first"] = _choice("norm_first", self.norm_first, (True, False))
         checked["activation"] = _choice("activation", self.activation, ("relu", "gelu"))
         checked["pooling"] = _choice("pooling", self.pooling, tuple(POOLINGS))
-        for name, value in checked.items(): object.__setattr__(self, name, value)  # plain values
-        if self.d_model % 4: raise ValueError(f"d_model is {self.d_model}; the embedding needs a multiple of 4")
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # plain values
+        if self.d_model % 4:
+            raise ValueError(f"d_model is {self.d_model}; the embedding needs a multiple of 4")
         if self.d_model % self.n_heads:
             raise ValueError(f"n_heads is {self.n_heads}, which does not divide d_model = {self.d_model}")
 
@@ -195,49 +269,96 @@ class _PooledReadout(nn.Module):
     "The end of a network that has `final_norm`, the name of a `pooling` and a `classifier`."
     def readout(self, x_BTD, mask_BT=None):
         "Last residual stream `(..., T, D)` to logits `(..., K)`; the mask is of tokens."
-        return self.classifier(POOLINGS[self.pooling](self.final_norm(x_BTD), mask_BT))
-    def readout_one_token(self, x_PTD, tokens_PVBD, mask_PT, positions_B):
-        "Logits (P, V, B, K) when one token of the last stream is another; None where the pooling has no shortcut."
-        short = getattr(POOLINGS[self.pooling], "one_token", None)
-        if short is None: return None
-        return self.classifier(short(self.final_norm(x_PTD), self.final_norm(tokens_PVBD), mask_PT, positions_B))
+        pool = POOLINGS[self.pooling]
+        return self.classifier(pool(self.final_norm(x_BTD), mask_BT))
 
-# %% ../nbs/10_model.ipynb #d8e9875b
-class TimeSeriesTransformer(_PooledReadout):
-    "Convolutional embedding, learned positions, encoder layers, pooling over time, linear classifier."
-    def __init__(self, config: ModelConfig):
-        super().__init__()
-        self.config, self.pooling, c, d = config, config.pooling, config, config.d_model
-        widths = (c.n_channels, d//4, d//2, d)
-        self.convs = nn.ModuleList(nn.Conv1d(i, o, k, padding=k//2) for i, o, k in zip(widths, widths[1:], (5, 3, 3)))
-        self.norms = nn.ModuleList(nn.BatchNorm1d(o) for o in widths[1:])
-        self.positions = nn.Parameter(torch.randn(1, c.length + (c.pooling == "cls"), d))
-        self.blocks = nn.ModuleList(Block(d, c.n_heads, c.d_ff, c.dropout, c.norm_first, c.activation) for _ in range(c.n_layers))
-        self.final_norm = nn.LayerNorm(d) if c.norm_first else nn.Identity()
-        self.classifier = nn.Linear(d, c.n_classes)
-        if c.pooling == "cls": self.cls = nn.Parameter(torch.randn(1, 1, d))
+    def readout_one_token(self, x_PTD, tokens_PVBD, mask_PT, positions_B):
+        """Logits (P, V, B, K) when one token of the last stream is another;
+        None where the pooling has no shortcut."""
+        shortcut = getattr(POOLINGS[self.pooling], "one_token", None)
+        if shortcut is None: return None
+        pooled = shortcut(self.final_norm(x_PTD), self.final_norm(tokens_PVBD), mask_PT, positions_B)
+        return self.classifier(pooled)
+
+# %% ../nbs/10_model.ipynb #68207f0c
+def _convolutions(widths):
+    "Convolutions over time that lead from each number of channels to the next."
+    kernels = (5, 3, 3)
+    return nn.ModuleList(
+        nn.Conv1d(before, after, kernel, padding=kernel//2)
+        for before, after, kernel in zip(widths, widths[1:], kernels))
+
+class _ConvEmbedding(nn.Module):
+    "The start of a network that has `convs`, `norms`, `positions` and, with 'cls' pooling, a token `cls`."
     def token_mask(self, mask_BT):
         "Mask of the input's steps to mask of the stream's tokens: a 'cls' token is always real."
-        return mask_BT if mask_BT is None or self.pooling != "cls" else F.pad(mask_BT, (1, 0), value=True)
+        if mask_BT is None or self.pooling != "cls": return mask_BT
+        return F.pad(mask_BT, (1, 0), value=True)
+
     def embed(self, x_BTC):
         "Series `(B, T, C)` to the first residual stream `(B, T, D)`; one token more with 'cls'."
         x = x_BTC.transpose(1, 2)
-        for conv, norm in zip(self.convs, self.norms): x = F.relu(norm(conv(x)))
+        for conv, norm in zip(self.convs, self.norms):
+            x = F.relu(norm(conv(x)))
         x = x.transpose(1, 2)
-        return (torch.cat([self.cls.expand(len(x), -1, -1), x], 1) if self.pooling == "cls" else x) + self.positions
+        if self.pooling == "cls":
+            x = torch.cat([self.cls.expand(len(x), -1, -1), x], 1)
+        return x + self.positions
+
+# %% ../nbs/10_model.ipynb #d8e9875b
+class TimeSeriesTransformer(_ConvEmbedding, _PooledReadout):
+    "Convolutional embedding, learned positions, encoder layers, pooling over time, linear classifier."
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.pooling = config.pooling
+        d = config.d_model
+        widths = (config.n_channels, d//4, d//2, d)
+        self.convs = _convolutions(widths)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in widths[1:])
+        n_tokens = config.length + (config.pooling == "cls")
+        self.positions = nn.Parameter(torch.randn(1, n_tokens, d))
+        self.blocks = nn.ModuleList(
+            Block(d, config.n_heads, config.d_ff, config.dropout, config.norm_first, config.activation)
+            for _ in range(config.n_layers))
+        self.final_norm = nn.LayerNorm(d) if config.norm_first else nn.Identity()
+        self.classifier = nn.Linear(d, config.n_classes)
+        if config.pooling == "cls":
+            self.cls = nn.Parameter(torch.randn(1, 1, d))
+
     def forward(self, x_BTC, mask_BT=None):
-        x, mask_BT = self.embed(x_BTC), self.token_mask(mask_BT)
-        for block in self.blocks: x = block(x, mask_BT)
+        x = self.embed(x_BTC)
+        mask_BT = self.token_mask(mask_BT)
+        for block in self.blocks:
+            x = block(x, mask_BT)
         return self.readout(x, mask_BT)
 
-# %% ../nbs/10_model.ipynb #6b3dd63f
+# %% ../nbs/10_model.ipynb #b97e56a8
 class _Runs(nn.Module):
     "A model together with the way in which it is run, so that its weights can be exchanged for a while."
     def __init__(self, model, run):
         super().__init__()
-        self.model, self.run = model, run
+        self.model = model
+        self.run = run
+
     def forward(self, *inputs): return self.run(self.model, *inputs)
 
+def _is_floating(value): return torch.is_tensor(value) and value.is_floating_point()
+
+def _varied(value, change, generator):
+    "A floating point tensor with each number made larger or smaller by a share, at random; else the value."
+    if not _is_floating(value): return value
+    sign = 2*torch.randint(0, 2, value.shape, generator=generator).to(value) - 1
+    return value*(1 + change*sign)
+
+def _longest_sum(weights, inputs):
+    "The most products that are added up: over the inputs of a weight, or over time steps."
+    # a weight of one row is added, not summed over
+    terms = [w[0].numel() for w in weights if w.ndim > 1 and len(w) > 1]
+    steps = [v.shape[1] for v in inputs if torch.is_tensor(v) and v.ndim > 1]
+    return max(terms + steps + [1])
+
+# %% ../nbs/10_model.ipynb #6b3dd63f
 @torch.no_grad()
 def rounding(
     model: nn.Module, # in eval mode
@@ -247,25 +368,28 @@ def rounding(
 ) -> float: # in the unit of the outputs
     "By how much two exact computations of these outputs may differ through rounding; see the formula above."
     whole = _Runs(model, run)
-    values = {name: v for name, v in [*whole.named_parameters(), *whole.named_buffers()] if v.is_floating_point()}
-    dtype, device = next((v.dtype, v.device) for v in values.values())
-    epsilon = torch.finfo(dtype).eps
+    tensors = [*whole.named_parameters(), *whole.named_buffers()]
+    weights = {name: tensor for name, tensor in tensors if tensor.is_floating_point()}
+    change = torch.finfo(next(iter(weights.values())).dtype).eps**.5
     generator = torch.Generator().manual_seed(0)
-    def varied(v):
-        if not torch.is_tensor(v) or not v.is_floating_point(): return v
-        sign = 2*torch.randint(0, 2, v.shape, generator=generator).to(v) - 1
-        return v*(1 + epsilon**.5*sign)
-    plain, largest = whole(*inputs), 0.
+    plain = whole(*inputs)
+    largest = 0.
     for _ in range(draws):
-        other = torch.func.functional_call(whole, {k: varied(v) for k, v in values.items()}, tuple(map(varied, inputs)), tie_weights=False)
+        varied_weights = {name: _varied(w, change, generator) for name, w in weights.items()}
+        varied_inputs = tuple(_varied(v, change, generator) for v in inputs)
+        other = torch.func.functional_call(whole, varied_weights, varied_inputs, tie_weights=False)
         largest = max(largest, (other - plain).abs().max().item())
-    weights = [v[0].numel() for v in values.values() if v.ndim > 1 and len(v) > 1]  # one row alone is added, not summed over
-    steps = [v.shape[1] for v in inputs if torch.is_tensor(v) and v.ndim > 1]
-    return 8*max(weights + steps + [1])**.5*epsilon**.5*largest
+    return 8*_longest_sum(weights.values(), inputs)**.5*change*largest
 
 # %% ../nbs/10_model.ipynb #7f7062ec
-_NAMES = (("transformer_encoder.layers.", "blocks."), (".self_attn.in_proj_", ".attn.in_proj."), (".self_attn.out_proj.", ".attn.out_proj."),
-          ("pos_enc", "positions"), *((f"conv{i+1}.", f"convs.{i}.") for i in range(3)), *((f"bn{i+1}.", f"norms.{i}.") for i in range(3)))
+_NAMES = (  # the study's, ours
+    ("transformer_encoder.layers.", "blocks."),
+    (".self_attn.in_proj_", ".attn.in_proj."),
+    (".self_attn.out_proj.", ".attn.out_proj."),
+    ("pos_enc", "positions"),
+    *((f"conv{i + 1}.", f"convs.{i}.") for i in range(3)),
+    *((f"bn{i + 1}.", f"norms.{i}.") for i in range(3)),
+)
 
 def convert_state(
     state: dict, # parameter name -> tensor
@@ -273,39 +397,60 @@ def convert_state(
 ) -> dict: # the same tensors under the other names
     "Rename a state dict between PyTorch's encoder layers and ours."
     renamed = {}
-    for key, value in state.items():
-        for stock, ours in _NAMES: key = key.replace(*(ours, stock) if to_stock else (stock, ours))
-        renamed[key] = value
+    for name, tensor in state.items():
+        for stock, ours in _NAMES:
+            name = name.replace(ours, stock) if to_stock else name.replace(stock, ours)
+        renamed[name] = tensor
     return renamed
 
 # %% ../nbs/10_model.ipynb #3af89574
+def _check_stock(layer):
+    "Refuse a stock layer of which `Block` has no like."
+    attn = layer.self_attn
+    if not attn.batch_first or attn.in_proj_bias is None or not attn._qkv_same_embed_dim:
+        raise ValueError("the encoder's layers must be built with batch_first=True, bias=True and one "
+                         "embedding width; use the generic path for others")
+    if getattr(layer.activation, "approximate", "none") != "none":
+        raise ValueError("the encoder uses the tanh approximation of GELU, which `Block` does not have")
+
+def _block_from_stock(layer):
+    "A stock layer as a block, with copies of its weights."
+    attn = layer.self_attn
+    functions = {F.relu: "relu", F.gelu: "gelu"}
+    activation = functions.get(layer.activation, type(layer.activation).__name__.lower())  # or a module
+    _check_stock(layer)
+    block = Block(attn.embed_dim, attn.num_heads, layer.linear1.out_features, layer.dropout.p,
+                  layer.norm_first, activation)
+    block.to(attn.in_proj_weight)
+    state = convert_state({f"transformer_encoder.layers.0.{k}": v for k, v in layer.state_dict().items()})
+    block.load_state_dict({k.removeprefix("blocks.0."): v for k, v in state.items()})
+    block.norm1.eps = layer.norm1.eps
+    block.norm2.eps = layer.norm2.eps
+    return block
+
 def blocks_from_stock(
     encoder: nn.TransformerEncoder, # with batch_first=True and biases
 ) -> nn.ModuleList: # of `Block`, with copies of its weights
     "PyTorch's encoder layers as blocks whose heads can be seen."
-    blocks = nn.ModuleList()
-    for layer in encoder.layers:
-        attn, act = layer.self_attn, {F.relu: "relu", F.gelu: "gelu"}.get(layer.activation, type(layer.activation).__name__.lower())
-        if not attn.batch_first or attn.in_proj_bias is None or not attn._qkv_same_embed_dim:
-            raise ValueError("the encoder's layers must be built with batch_first=True, bias=True and one embedding width; use the generic path for others")
-        if getattr(layer.activation, "approximate", "none") != "none": raise ValueError("the encoder uses the tanh approximation of GELU, which `Block` does not have")
-        block = Block(attn.embed_dim, attn.num_heads, layer.linear1.out_features, layer.dropout.p, layer.norm_first, act).to(attn.in_proj_weight)
-        state = convert_state({f"transformer_encoder.layers.0.{k}": v for k, v in layer.state_dict().items()})
-        block.load_state_dict({k.removeprefix("blocks.0."): v for k, v in state.items()})
-        block.norm1.eps, block.norm2.eps = layer.norm1.eps, layer.norm2.eps
-        blocks.append(block)
+    blocks = nn.ModuleList(map(_block_from_stock, encoder.layers))
     return blocks.train(encoder.training)
+
+# %% ../nbs/10_model.ipynb #313cd558
+def _stock_layer(block):
+    "A new stock layer of a block's shape; the weights are its own."
+    width = block.attn.out_proj.out_features
+    layer = nn.TransformerEncoderLayer(
+        width, block.attn.n_heads, block.linear1.out_features, block.dropout.p, block.activation,
+        layer_norm_eps=block.norm1.eps, batch_first=True, norm_first=block.norm_first)
+    layer.norm2.eps = block.norm2.eps
+    return layer.to(block.attn.out_proj.weight)
 
 def blocks_to_stock(
     blocks: nn.ModuleList, # of `Block`
 ) -> nn.TransformerEncoder: # without a final norm, with copies of the weights
     "Blocks as PyTorch's encoder layers."
-    def stock(b):
-        layer = nn.TransformerEncoderLayer(b.attn.out_proj.out_features, b.attn.n_heads, b.linear1.out_features, b.dropout.p, b.activation, b.norm1.eps, True, b.norm_first)
-        layer.norm2.eps = b.norm2.eps
-        return layer.to(b.attn.out_proj.weight)
-    encoder = nn.TransformerEncoder(stock(blocks[0]), len(blocks), enable_nested_tensor=False)
-    encoder.layers = nn.ModuleList(map(stock, blocks))
+    encoder = nn.TransformerEncoder(_stock_layer(blocks[0]), len(blocks), enable_nested_tensor=False)
+    encoder.layers = nn.ModuleList(map(_stock_layer, blocks))
     state = convert_state({f"blocks.{k}": v for k, v in blocks.state_dict().items()}, to_stock=True)
     encoder.load_state_dict({k.removeprefix("transformer_encoder."): v for k, v in state.items()})
     return encoder.train(blocks.training)
@@ -319,43 +464,62 @@ class EncoderClassifier(nn.Module):
         readout: nn.Module, # last stream (B, T', D), and the mask if there is one, to logits (B, K)
     ):
         super().__init__()
-        self.embed, self.blocks, self.final_norm, self.head = embed, blocks_from_stock(encoder), copy.deepcopy(encoder.norm) or nn.Identity(), readout
+        self.embed = embed
+        self.blocks = blocks_from_stock(encoder)
+        self.final_norm = copy.deepcopy(encoder.norm) or nn.Identity()
+        self.head = readout
+
     def readout(self, x_BTD, mask_BT=None):
         x = self.final_norm(x_BTD)
         return self.head(x) if mask_BT is None else self.head(x, mask_BT)
+
     def forward(self, x_BTC, mask_BT=None):
         x = self.embed(x_BTC)
-        for block in self.blocks: x = block(x, mask_BT)
+        for block in self.blocks:
+            x = block(x, mask_BT)
         return self.readout(x, mask_BT)
 
 # %% ../nbs/10_model.ipynb #92fd47c3
 def _existing_file(name, path, missing):
     "A path that the user names, if a regular file is there."
-    try: path = Path(path)
-    except TypeError as e: raise ValueError(f"{name} is {_shown(path)}; it must be the path of a file") from e
+    try:
+        path = Path(path)
+    except TypeError as e:
+        raise ValueError(f"{name} is {_shown(path)}; it must be the path of a file") from e
     if path == Path(): raise ValueError(f"{name} is empty; it must be the path of a file")
     if path.is_dir(): raise ValueError(f"{path} is a folder; {missing}")
     if path.is_file(): return path
     if path.exists(): raise ValueError(f"{path} is no regular file; {missing}")
     raise ValueError(f"no {name} at {path}: there is no such file; {missing}")
 
+# %% ../nbs/10_model.ipynb #2c1e0ce2
+def _check_tensor(name, found, like):
+    "Refuse a tensor that is not of the wanted kind, or has no finite values."
+    if not isinstance(found, torch.Tensor):
+        raise ValueError(f"{name!r} is no tensor: {_shown(found)}")
+    if (found.shape, found.dtype) != (like.shape, like.dtype):
+        raise ValueError(f"tensor {name!r} is {found.dtype} of shape {tuple(found.shape)}; "
+                         f"this network has {like.dtype} of shape {tuple(like.shape)}")
+    if found.is_meta:
+        raise ValueError(f"tensor {name!r} is on device 'meta' and has no values")
+    if not torch.isfinite(found).all():
+        raise ValueError(f"tensor {name!r} holds NaN or infinite values")
+
+# %% ../nbs/10_model.ipynb #fcae4494
 def _check_tensors(config, tensors):
     "Refuse tensors that are not all, and only, those of a network of this shape."
     if config.n_layers > len(tensors):
         raise ValueError(f"{len(tensors)} tensors cannot make {config.n_layers} layers")
-    with torch.device("meta"): wanted = TimeSeriesTransformer(config).state_dict()
+    with torch.device("meta"):
+        wanted = TimeSeriesTransformer(config).state_dict()
     missing = sorted(wanted.keys() - tensors.keys())
-    if missing: raise ValueError(f"{len(missing)} tensors are missing, such as {missing[0]!r}")
+    if missing:
+        raise ValueError(f"{len(missing)} tensors are missing, such as {missing[0]!r}")
     extra = sorted(tensors.keys() - wanted.keys(), key=str)
-    if extra: raise ValueError(f"{len(extra)} tensors are not the network's, such as {_shown(extra[0])}")
+    if extra:
+        raise ValueError(f"{len(extra)} tensors are not the network's, such as {_shown(extra[0])}")
     for name, like in wanted.items():
-        found = tensors[name]
-        if not isinstance(found, torch.Tensor): raise ValueError(f"{name!r} is no tensor: {_shown(found)}")
-        if (found.shape, found.dtype) != (like.shape, like.dtype):
-            raise ValueError(f"tensor {name!r} is {found.dtype} of shape {tuple(found.shape)}; "
-                             f"this network has {like.dtype} of shape {tuple(like.shape)}")
-        if found.is_meta: raise ValueError(f"tensor {name!r} is on device 'meta' and has no values")
-        if not torch.isfinite(found).all(): raise ValueError(f"tensor {name!r} holds NaN or infinite values")
+        _check_tensor(name, tensors[name], like)
 
 # %% ../nbs/10_model.ipynb #c6d4bac5
 def _published_shape(state, n_heads):
@@ -367,6 +531,7 @@ def _published_shape(state, n_heads):
     n_layers = sum(name.endswith("attn.in_proj.weight") for name in state)
     return ModelConfig(n_channels, length, n_classes, d_model, n_heads, n_layers, d_ff)
 
+# %% ../nbs/10_model.ipynb #9d5dd43b
 def load_published(
     path: str | Path, # a `.pth` file of the published study
     n_heads: int = 8, # the one size that the weights do not show
@@ -374,8 +539,10 @@ def load_published(
     "Load the published study's weights; nothing is unpickled but tensors."
     n_heads = _whole("n_heads", n_heads)
     path = _existing_file("file", path, "load_published reads a .pth file of the published study")
-    try: state = convert_state(torch.load(path, weights_only=True, map_location="cpu"))
-    except Exception as e: raise ValueError(f"{path} is no PyTorch file of tensors ({_reason(e)})") from e
+    try:
+        state = convert_state(torch.load(path, weights_only=True, map_location="cpu"))
+    except Exception as e:
+        raise ValueError(f"{path} is no PyTorch file of tensors ({_reason(e)})") from e
     try:
         config = _published_shape(state, n_heads)
         _check_tensors(config, state)
@@ -387,6 +554,13 @@ def load_published(
     return model.eval()
 
 # %% ../nbs/10_model.ipynb #6a1f83d2
+def _devices():
+    "The devices of this machine."
+    found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return found
+
 def check_device(
     device: str | torch.device, # such as 'cpu', 'cuda' or 'cuda:1'
     name: str = "device", # what it is, for the message
@@ -396,12 +570,11 @@ def check_device(
         if not isinstance(device, (str, torch.device)): raise TypeError("not a name")
         found = torch.device(device)
         usable = found.type != "meta" and torch.ones(1, device=found).item() == 1
-    except Exception: usable = False  # each kind of device fails with another class of error
+    except Exception:  # each kind of device fails with another class of error
+        usable = False
     if usable: return found
-    here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    if torch.backends.mps.is_available(): here.append("mps")
     raise ValueError(f"{name} is {_shown(str(device))}, on which nothing can be computed here; "
-                     f"this machine has {', '.join(here)}")
+                     f"this machine has {', '.join(_devices())}")
 
 # %% ../nbs/10_model.ipynb #d4467f9e
 def _array(name, values, kinds, meaning):
@@ -410,54 +583,74 @@ def _array(name, values, kinds, meaning):
     if any(isinstance(part, np.ma.MaskedArray) for part in (values, *parts)):
         raise ValueError(f"{name} is a masked array, whose mask would be lost; "
                          "fill in what is masked, then pass a plain array")
-    try: array = np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
-    except Exception as e: raise ValueError(f"{name} cannot be read as an array ({_reason(e)})") from e
+    try:
+        if isinstance(values, torch.Tensor):
+            values = values.detach().cpu()
+        array = np.asarray(values)
+    except Exception as e:
+        raise ValueError(f"{name} cannot be read as an array ({_reason(e)})") from e
     if array.dtype.kind not in kinds:
         raise ValueError(f"{name} holds values of type {array.dtype}; it must hold {meaning}")
     return array
 
+# %% ../nbs/10_model.ipynb #0c08871e
 def _series(X, dtype=np.float32):
     "Series as an array `(N, T, C)` of finite numbers."
     X = _array("X", X, "biuf", "numbers")
     if X.ndim != 3 or 0 in X.shape:
         raise ValueError(f"X has shape {X.shape}; it must be (series, time steps, channels), each at least 1 "
                          "(of one channel: X[:, :, None])")
-    with np.errstate(over="ignore"): X = np.ascontiguousarray(X, dtype)
+    with np.errstate(over="ignore"):
+        X = np.ascontiguousarray(X, dtype)
     broken = np.flatnonzero(~np.isfinite(X).all((1, 2)))
     if len(broken):
         raise ValueError(f"X holds values that are missing or not finite (as {X.dtype}) in {len(broken)} of "
                          f"{len(X)} series, first in series {broken[0]}; fill them in or leave them out")
     return X
 
+def _rows_at_once(length):
+    "How many series of a length go through a network together."
+    return max(4, min(256, 2**20//length**2))
+
 # %% ../nbs/10_model.ipynb #5a3a2515
 def require_eval(
     model: nn.Module, # to check, with all its parts
 ) -> None: # raises `ValueError` if any part is in training mode
     "Refuse a model in training mode."
-    if not isinstance(model, nn.Module): raise ValueError(f"model is {_shown(model)}; it must be a torch.nn.Module")
-    if any(m.training for m in model.modules()): raise ValueError("the model, or a part of it, is in training mode, where dropout makes its output random; call model.eval() first")
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model is {_shown(model)}; it must be a torch.nn.Module")
+    if any(m.training for m in model.modules()):
+        raise ValueError("the model, or a part of it, is in training mode, where dropout makes its output "
+                         "random; call model.eval() first")
 
-def _rows_at_once(length): return max(4, min(256, 2**20//length**2))
-
-@torch.no_grad()
-def predict(
-    model: nn.Module, # a classifier of series (B, T, C); must be in eval mode
-    X: np.ndarray, # (N, T, C) finite numbers
-    batch_size: int | None = None, # rows per forward pass; None: up to 256, fewer for series of more than 64 steps
-) -> np.ndarray: # (N, K) logits, float32 (float64 if the model is)
-    "Logits of many series, in batches, on the model's own device."
-    require_eval(model)
-    like = next(model.parameters(), torch.zeros(0))
-    for device in {p.device for p in model.parameters()}: check_device(device, "the model's device")
-    double = like.dtype == torch.float64
-    X = _series(X, np.float64 if double else np.float32)
+def _check_size(model, X):
+    "Refuse series of another size than the model's own description says, if it has one."
     config = getattr(model, "config", None)
     if isinstance(config, ModelConfig) and X.shape[1:] != (config.length, config.n_channels):
         raise ValueError(f"X has {X.shape[1]} time steps x {X.shape[2]} channels, "
                          f"but the model reads {config.length} x {config.n_channels}")
+
+# %% ../nbs/10_model.ipynb #96388a0f
+@torch.no_grad()
+def predict(
+    model: nn.Module, # a classifier of series (B, T, C); must be in eval mode
+    X: np.ndarray, # (N, T, C) finite numbers
+    batch_size: int | None = None, # rows per forward pass; None: up to 256, fewer for over 64 time steps
+) -> np.ndarray: # (N, K) logits, float32 (float64 if the model is)
+    "Logits of many series, in batches, on the model's own device."
+    require_eval(model)
+    like = next(model.parameters(), torch.zeros(0))
+    for device in {p.device for p in model.parameters()}:
+        check_device(device, "the model's device")
+    double = like.dtype == torch.float64
+    dtype = np.float64 if double else np.float32
+    X = _series(X, dtype)
+    _check_size(model, X)
     rows = _rows_at_once(X.shape[1]) if batch_size is None else _whole("batch_size", batch_size)
-    logits = [model(torch.as_tensor(X[i:i + rows]).to(like)).cpu() for i in range(0, len(X), rows)]
-    return torch.cat(logits).to(torch.float64 if double else torch.float32).numpy()
+    batches = (torch.as_tensor(X[i:i + rows]).to(like) for i in range(0, len(X), rows))
+    logits = torch.cat([model(batch).cpu() for batch in batches])
+    logits = logits.double() if double else logits.float()
+    return logits.numpy()
 
 # %% ../nbs/10_model.ipynb #f3a36469
 def _labels(y):
@@ -469,13 +662,17 @@ def _labels(y):
 
 _check_seed = partial(_whole, least=0, most=2**32 - 1)
 
+# %% ../nbs/10_model.ipynb #75e5b6b2
 def split_validation(
     y: np.ndarray, # (N,) class indices
     share: float = .2, # of the instances go to validation; 0: none
     seed: int = 0, # of the split
 ) -> tuple[np.ndarray, np.ndarray]: # indices for training and for validation
-    "Split instances so that each class has its share in both parts; the only instance of a class is for training."
-    y, share, seed = _labels(y), _below_one("share", share), _check_seed("seed", seed)
+    """Split instances so that each class has its share in both parts;
+    the only instance of a class is for training."""
+    y = _labels(y)
+    share = _below_one("share", share)
+    seed = _check_seed("seed", seed)
     everything = np.arange(len(y))
     if share == 0: return everything, everything[:0]
     classes, counts = np.unique(y, return_counts=True)
@@ -503,53 +700,71 @@ def _evaluate(model, X, y, part):
     "Mean cross-entropy and accuracy in eval mode, named by the part of the data that they are of."
     model.eval()
     logits = torch.cat([model(x) for x in X.split(_rows_at_once(X.shape[1]))])
+    loss = F.cross_entropy(logits, y).item()
     accuracy = (logits.argmax(1) == y).float().mean().item()
-    return {f"{part}_loss": F.cross_entropy(logits, y).item(), f"{part}_accuracy": accuracy}
+    return {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
 
 def _score(record, criterion):
     "What the best epoch has least of: the loss, or minus the accuracy, of the part that judges."
     value = next(v for k, v in record.items() if k.endswith(criterion))
     return value if criterion == "loss" else -value
 
-# %% ../nbs/10_model.ipynb #a96c72e1
+# %% ../nbs/10_model.ipynb #d235f599
 def _new_network(config, device):
     "A network with fresh weights."
-    try: return TimeSeriesTransformer(config).to(device)
+    try:
+        return TimeSeriesTransformer(config).to(device)
     except RuntimeError as e:
-        raise ValueError(f"a network of this shape cannot be made on {device} ({_reason(e)}); make it smaller") from e
+        raise ValueError(f"a network of this shape cannot be made on {device} ({_reason(e)}); "
+                         "make it smaller") from e
 
+# %% ../nbs/10_model.ipynb #a96c72e1
 def _best_epoch(model, fit_part, val_part, optimiser, epochs, patience, batch_size, criterion, progress):
     "Train, keep the weights of the best epoch by the criterion, and return one record per epoch."
     part = "validation" if len(val_part[0]) else "training"
     judge = val_part if part == "validation" else fit_part
-    history, best = [], (np.inf, 0, None)
+    history = []
+    least = np.inf
     bar = tqdm(range(epochs), desc="training", disable=not progress, leave=False)
     for epoch in bar:
         _epoch(model, *fit_part, optimiser, batch_size)
         record = dict(epoch=epoch, **_evaluate(model, *judge, part))
-        loss, accuracy = record[f"{part}_loss"], record[f"{part}_accuracy"]
+        loss = record[f"{part}_loss"]
+        accuracy = record[f"{part}_accuracy"]
         if not np.isfinite(loss):
             raise ValueError(f"the {part} loss is {loss} in epoch {epoch}; "
                              "lower the learning rate or check the data")
         history.append(record)
         bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}")
         score = _score(record, criterion)
-        if score < best[0]: best = score, epoch, copy.deepcopy(model.state_dict())
-        elif patience is not None and epoch - best[1] >= patience: break
-    model.load_state_dict(best[2])
+        if score < least:
+            least = score
+            best_epoch = epoch
+            weights = copy.deepcopy(model.state_dict())
+        elif patience is not None and epoch - best_epoch >= patience:
+            break
+    model.load_state_dict(weights)
     return history
 
 # %% ../nbs/10_model.ipynb #1d7f20b9
+def _patience(name, value): return value if value is None else _whole(name, value)
+
+def _device_name(name, value): return str(check_device(value, name))
+
 _TRAINING = {  # setting of `fit` -> its check, which returns a plain value
-    "seed": _check_seed, "epochs": _whole, "batch_size": _whole, "share": _below_one,
-    "patience": lambda name, v: v if v is None else _whole(name, v),
+    "seed": _check_seed,
+    "epochs": _whole,
+    "batch_size": _whole,
+    "share": _below_one,
+    "patience": _patience,
     "criterion": partial(_choice, choices=("loss", "accuracy")),
     "lr": partial(_number, within=lambda v: 0 < v < np.inf, meaning="a number above 0"),
     "weight_decay": partial(_number, within=lambda v: 0 <= v < np.inf, meaning="a number of at least 0"),
-    "device": lambda name, v: str(check_device(v, name)),
+    "device": _device_name,
 }
 _SHAPE = tuple(f.name for f in fields(ModelConfig) if f.default is not MISSING)  # what the data do not fix
 
+# %% ../nbs/10_model.ipynb #6b497f60
 def _check_names(of, names, known):
     "Refuse a setting that is not known."
     unknown = [name for name in names if name not in known]
@@ -561,7 +776,9 @@ def _check_settings(of, settings):
     "Settings of a training and of the network's shape, as plain values."
     _check_names(of, settings, (*_TRAINING, *_SHAPE))
     shape = ModelConfig(1, 1, 2, **{k: v for k, v in settings.items() if k in _SHAPE})
-    plain = {k: _TRAINING[k](k, v) if k in _TRAINING else getattr(shape, k) for k, v in settings.items()}
+    plain = {}
+    for name, value in settings.items():
+        plain[name] = _TRAINING[name](name, value) if name in _TRAINING else getattr(shape, name)
     if plain.get("share") == 0 and plain.get("criterion") == "accuracy":
         raise ValueError("criterion is 'accuracy', that of the validation part, and share = 0 leaves none; "
                          "leave criterion out")
@@ -570,8 +787,10 @@ def _check_settings(of, settings):
 # %% ../nbs/10_model.ipynb #2f6e94ad
 def _check_data(X, y, n_classes):
     "Series and labels that a network with so many outputs can be trained on."
-    X, y = _series(X), _labels(y)
-    if X.shape[1] < 2: raise ValueError(f"X has shape {X.shape}; a series needs at least 2 time steps")
+    X = _series(X)
+    y = _labels(y)
+    if X.shape[1] < 2:
+        raise ValueError(f"X has shape {X.shape}; a series needs at least 2 time steps")
     if len(y) != len(X):
         raise ValueError(f"X holds {len(X)} series and y {len(y)} labels; each series needs one label")
     outside = y[(y < 0) | (y >= n_classes)]
@@ -582,17 +801,21 @@ def _check_data(X, y, n_classes):
         raise ValueError(f"all {len(y)} series are of class {y[0]}; a classifier needs at least two classes")
     return X, y
 
+# %% ../nbs/10_model.ipynb #dd22d9f8
 def _trained(X, y, n_classes, progress, seed, share, device, lr, weight_decay, **told):
     "The training itself, with everything checked."
     shape = {name: told.pop(name) for name in _SHAPE if name in told}
     fit_rows, val_rows = split_validation(y, share, seed)
-    device, forked = torch.device(device), []
-    if device.type == "cuda": forked = [torch.empty(0, device=device).get_device()]
+    device = torch.device(device)
+    forked = []
+    if device.type == "cuda":
+        forked = [torch.empty(0, device=device).get_device()]
     with torch.random.fork_rng(forked):
         torch.manual_seed(seed)
         model = _new_network(ModelConfig(X.shape[2], X.shape[1], n_classes, **shape), device)
         optimiser = torch.optim.RAdam(model.parameters(), lr=lr, weight_decay=weight_decay)
-        X, y = torch.as_tensor(X, device=device), torch.as_tensor(y, device=device)
+        X = torch.as_tensor(X, device=device)
+        y = torch.as_tensor(y, device=device)
         parts = ((X[rows], y[rows]) for rows in (fit_rows, val_rows))
         history = _best_epoch(model, *parts, optimiser, progress=progress, **told)
     return model.eval(), history
@@ -635,17 +858,21 @@ def _checksum(description, tensors):
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
+# %% ../nbs/10_model.ipynb #c63bf8cd
 def _described(text, tensors):
     "What a checkpoint says of itself, if it says it of these tensors."
     if text is None: raise ValueError(f"it has no description; {_CHECKPOINT}")
-    try: info = json.loads(text)
+    try:
+        info = json.loads(text)
     except (ValueError, RecursionError) as e:
         raise ValueError(f"its description is not JSON: {_reason(e)}") from e
-    if not isinstance(info, dict): raise ValueError(f"its description is {_shown(info)}, not a JSON object")
+    if not isinstance(info, dict):
+        raise ValueError(f"its description is {_shown(info)}, not a JSON object")
     rest = {name: value for name, value in info.items() if name != "sha256"}
     if info.get("sha256") != _checksum(rest, tensors):
         raise ValueError("its checksum differs: description or weights were changed after they were saved")
-    config, known = info.get("config"), [f.name for f in fields(ModelConfig)]
+    config = info.get("config")
+    known = [f.name for f in fields(ModelConfig)]
     if not isinstance(config, dict) or sorted(config) != sorted(known):
         raise ValueError(f"its config is {_shown(config)}; it must have the fields {', '.join(known)}")
     return info
@@ -653,18 +880,23 @@ def _described(text, tensors):
 # %% ../nbs/10_model.ipynb #30e7a6bd
 def _new_checkpoint(path):
     "A path that a checkpoint can be written to."
-    try: path = Path(path)
-    except TypeError as e: raise ValueError(f"path is {_shown(path)}; it must be the path of a file") from e
+    try:
+        path = Path(path)
+    except TypeError as e:
+        raise ValueError(f"path is {_shown(path)}; it must be the path of a file") from e
     if path.suffix != ".safetensors":
         raise ValueError(f"path is {str(path)!r}; a checkpoint's name ends in .safetensors")
-    if path.is_dir(): raise ValueError(f"{path} is a folder; name another file for the checkpoint")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name another file for the checkpoint")
     return check_place(path, "the checkpoint")
 
 def _recorded(config, info):
     "The description of a network, as JSON will give it back."
     taken = [name for name in ("config", "sha256") if name in info]
-    if taken: raise ValueError(f"{taken[0]!r} is recorded by save_checkpoint itself; leave it out")
-    try: return json.loads(json.dumps(to_plain({"config": asdict(config), **info})))
+    if taken:
+        raise ValueError(f"{taken[0]!r} is recorded by save_checkpoint itself; leave it out")
+    try:
+        return json.loads(json.dumps(to_plain({"config": asdict(config), **info})))
     except (TypeError, ValueError, RecursionError) as e:
         raise ValueError(f"a description is made of numbers, texts, lists and dicts ({_reason(e)})") from e
 
@@ -680,11 +912,14 @@ def save_checkpoint(
     if not isinstance(config, ModelConfig):
         raise ValueError(f"a {type(model).__name__} is no TimeSeriesTransformer and cannot be saved")
     description = _recorded(config, info)
-    try: _check_tensors(config, model.state_dict())
-    except ValueError as e: raise ValueError(f"the model cannot be saved: {e}") from e
+    try:
+        _check_tensors(config, model.state_dict())
+    except ValueError as e:
+        raise ValueError(f"the model cannot be saved: {e}") from e
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     text = json.dumps({"sha256": _checksum(description, tensors), **description})
-    with whole_file(path) as p: p.write_bytes(save(tensors, metadata={_ENTRY: text}))
+    with whole_file(path) as p:
+        p.write_bytes(save(tensors, metadata={_ENTRY: text}))
     return path
 
 # %% ../nbs/10_model.ipynb #61f9a3b5
@@ -699,13 +934,27 @@ def load_checkpoint(
             info = _described((file.metadata() or {}).get(_ENTRY), tensors)
         config = ModelConfig(**info["config"])
         _check_tensors(config, tensors)
-    except OSError as e: raise OSError(f"{path} cannot be read ({_reason(e)})") from e
-    except ValueError as e: raise ValueError(f"{path} is damaged or not a checkpoint: {e}") from e
+    except OSError as e:
+        raise OSError(f"{path} cannot be read ({_reason(e)})") from e
+    except ValueError as e:
+        raise ValueError(f"{path} is damaged or not a checkpoint: {e}") from e
     except Exception as e:
         raise ValueError(f"{path} is damaged or not a .safetensors file ({_reason(e)}); {_CHECKPOINT}") from e
     model = TimeSeriesTransformer(config)
     model.load_state_dict(tensors)
     return model.eval(), info
+
+# %% ../nbs/10_model.ipynb #7507ea9c
+def _accuracy(model, data):
+    "The share of the test split that is classified rightly."
+    return float((predict(model, data.X_test).argmax(1) == data.y_test).mean())
+
+def _named(settings): return ", ".join(f"{name}={value!r}" for name, value in settings.items())
+
+def _command(data, training):
+    "The call that trains this model again."
+    prepared = {name: data.settings[name] for name in ("length", "method", "standardise", "reindex")}
+    return f"train_checkpoint(load_dataset({data.name!r}, {_named(prepared)}), path, {_named(training)})"
 
 # %% ../nbs/10_model.ipynb #6d33f825
 def train_checkpoint(
@@ -719,17 +968,14 @@ def train_checkpoint(
     path = _new_checkpoint(path)
     settings = _check_settings("train_checkpoint", {"seed": seed, **settings})
     seed = settings.pop("seed")
-    model, history = fit(data.X_train, data.y_train, len(data.classes), seed=seed, progress=progress, **settings)
+    model, history = fit(data.X_train, data.y_train, len(data.classes), seed=seed,
+                         progress=progress, **settings)
     model.cpu()
-    best = min(history, key=partial(_score, criterion=settings.get("criterion", "loss")))
-    accuracy = float((predict(model, data.X_test).argmax(1) == data.y_test).mean())
-    prepared = ("length", "method", "standardise", "reindex")
-    loading = ", ".join(f"{name}={data.settings[name]!r}" for name in prepared)
-    training = ", ".join(f"{name}={value!r}" for name, value in {"seed": seed, **settings}.items())
-    command = f"train_checkpoint(load_dataset({data.name!r}, {loading}), path, {training})"
-    save_checkpoint(model, path, dataset=data.name, test_accuracy=accuracy, best=best, epochs=len(history),
-                    seed=seed, training=settings, command=command, checksums=data.checksums,
-                    data_settings=data.settings, versions=versions())
+    save_checkpoint(
+        model, path, dataset=data.name, test_accuracy=_accuracy(model, data),
+        best=min(history, key=partial(_score, criterion=settings.get("criterion", "loss"))),
+        epochs=len(history), seed=seed, training=settings, command=_command(data, {"seed": seed, **settings}),
+        checksums=data.checksums, data_settings=data.settings, versions=versions())
     return load_checkpoint(path)
 
 # %% ../nbs/10_model.ipynb #5fc6ebd9
@@ -741,12 +987,26 @@ def check_fits(
     trained_on: str = "other data", # for the message
 ) -> None: # raises `ValueError` if sizes differ
     "A checkpoint must read the dataset's series and name its classes."
-    c, (_, length, channels), n = model.config, data.X_test.shape, len(data.classes)
-    if (c.length, c.n_channels, c.n_classes) != (length, channels, n):
-        raise ValueError(f"the checkpoint, trained on {trained_on}, reads {c.length} steps x {c.n_channels} channels and has {c.n_classes} outputs, but {data.name} gives {length} steps x "
-                         f"{channels} channels and {n} classes; use a checkpoint trained on {data.name}, or load the dataset with the checkpoint's length")
+    c = model.config
+    _, length, channels = data.X_test.shape
+    n_classes = len(data.classes)
+    if (c.length, c.n_channels, c.n_classes) != (length, channels, n_classes):
+        raise ValueError(
+            f"the checkpoint, trained on {trained_on}, reads {c.length} steps x {c.n_channels} channels "
+            f"and has {c.n_classes} outputs, but {data.name} gives {length} steps x {channels} channels and "
+            f"{n_classes} classes; use a checkpoint trained on {data.name}, or load the dataset with the "
+            "checkpoint's length")
 
 # %% ../nbs/10_model.ipynb #b52ac9e7
+def _close_calls(model, X, logits):
+    "How many series have their two largest logits so close that rounding could exchange them."
+    largest = np.sort(logits, axis=1)[:, -2:]
+    some = X[::-(-len(X)//200)]  # 200 at most
+    x = torch.as_tensor(some).to(next(model.parameters()))
+    allowed = 2*rounding(model, lambda model, x: model(x), x)
+    return int((largest[:, 1] - largest[:, 0] <= allowed).sum())
+
+# %% ../nbs/10_model.ipynb #63add39d
 def check_accuracy(
     model: TimeSeriesTransformer, # to check, in eval mode
     data: Dataset, # whose test split was used when the model was saved
@@ -755,18 +1015,18 @@ def check_accuracy(
     "A checkpoint must classify the test split as it did when it was saved."
     recorded = _number("test_accuracy", recorded, lambda v: 0 <= v <= 1, "a number from 0 to 1")
     logits = predict(model, data.X_test)
-    if not np.isfinite(logits).all(): raise ValueError("the network's logits are not finite; train again")
+    if not np.isfinite(logits).all():
+        raise ValueError("the network's logits are not finite; train again")
     n = len(logits)
     found = int((logits.argmax(1) == data.y_test).sum())
     before = round(recorded*n)
-    largest = np.sort(logits, axis=1)[:, -2:]
-    allowed = 2*rounding(model, lambda model, x: model(x), torch.as_tensor(data.X_test[::-(-n//200)]).to(next(model.parameters())))
-    close = int((largest[:, 1] - largest[:, 0] <= allowed).sum())
+    close = _close_calls(model, data.X_test, logits)
     if abs(found - before) > close:
         raise ValueError(
-            f"the recorded test accuracy is {recorded:.4f} ({before} of {n} series), but on the very same files "
-            f"the network has {found/n:.4f} ({found} of {n}), and rounding explains at most {close}; this is not "
-            "the network that was tested, or its data are now prepared in another way: train again")
+            f"the recorded test accuracy is {recorded:.4f} ({before} of {n} series), but on the very same "
+            f"files the network has {found/n:.4f} ({found} of {n}), and rounding explains at most {close}; "
+            "this is not the network that was tested, or its data are now prepared in another way: "
+            "train again")
     return found/n
 
 # %% ../nbs/10_model.ipynb #a119317c
@@ -774,7 +1034,9 @@ def _cached(data, seed, settings):
     "Where the model trained on this data, in this way, is kept."
     shape = ModelConfig(data.X_train.shape[2], data.X_train.shape[1], len(data.classes))
     used = {k: v for k, v in versions().items() if k in ("tst_mi", "torch")}
-    return cache_dir("models")/f"{data.name}-{fingerprint(data.X_train, data.y_train, data.checksums, data.settings, asdict(shape), settings, seed, used)}.safetensors"
+    made = fingerprint(data.X_train, data.y_train, data.checksums, data.settings, asdict(shape), settings,
+                       seed, used)
+    return cache_dir("models")/f"{data.name}-{made}.safetensors"
 
 def from_cache(
     path: str | Path, # where a checkpoint may be kept
@@ -785,11 +1047,14 @@ def from_cache(
     if not os.path.lexists(path): return None
     try:
         model, info = load_checkpoint(path)
-        if check is not None: check(model, info)
+        if check is not None:
+            check(model, info)
         return model, info
-    except ValueError as e: problem = e
+    except ValueError as e:
+        problem = e
     number = 1
-    while os.path.lexists(aside := path.with_name(f"{path.name}.damaged-{number}")): number += 1
+    while os.path.lexists(aside := path.with_name(f"{path.name}.damaged-{number}")):
+        number += 1
     os.rename(path, aside)
     warnings.warn(f"a kept checkpoint is of no use and another takes its place; it is at {aside} ({problem})",
                   stacklevel=2)
@@ -800,24 +1065,30 @@ def _same_files(model, info, data):
     "Was a checkpoint trained on these very files? Refuse one that does not fit them, or not any more."
     check_fits(model, data, info.get("dataset", "other data"))
     same = info.get("checksums") == data.checksums
-    if same and info.get("test_accuracy") is not None: check_accuracy(model, data, info["test_accuracy"])
+    if same and info.get("test_accuracy") is not None:
+        check_accuracy(model, data, info["test_accuracy"])
     return same
+
+def _check_kept(model, info, data, wanted):
+    "Refuse a kept checkpoint whose description is not as wanted, or that does not do what it says."
+    for name, value in to_plain(wanted).items():
+        found = info.get(name)
+        if found != value:
+            raise ValueError(f"its {name} is {_shown(found)}, not {_shown(value)}")
+    _same_files(model, info, data)
 
 def _kept_or_trained(data, seed, progress, settings):
     "The model trained on this data, in this way, and where it is kept."
     path = _cached(data, seed, settings)
     wanted = dict(seed=seed, training=settings, checksums=data.checksums, data_settings=data.settings)
-    def check(model, info):
-        for name, value in to_plain(wanted).items():
-            found = info.get(name)
-            if found != value: raise ValueError(f"its {name} is {_shown(found)}, not {_shown(value)}")
-        _same_files(model, info, data)
-    found = from_cache(path, check)
-    if found is None: found = train_checkpoint(data, path, seed, progress, **settings)
+    found = from_cache(path, partial(_check_kept, data=data, wanted=wanted))
+    if found is None:
+        found = train_checkpoint(data, path, seed, progress, **settings)
     return path, *found
 
 # %% ../nbs/10_model.ipynb #15d9b04e
-PREPARATION = ("length", "method", "standardise", "reindex", "max_length")  # settings of `load_dataset` that `model_for` takes
+# settings of `load_dataset` that `model_for` takes
+PREPARATION = ("length", "method", "standardise", "reindex", "max_length")
 
 def _named_checkpoint(name, checkpoint, told):
     "The checkpoint that is to be used as it is: the user's, or the one that ships; else None."
@@ -839,19 +1110,20 @@ def _preparation(path, info):
 # %% ../nbs/10_model.ipynb #97e0dc96
 def model_for(
     name: str, # dataset
-    checkpoint: str | Path | None = None, # a .safetensors file; None takes the shipped one, a cached one, or trains
+    checkpoint: str | Path | None = None, # a .safetensors file; None: the shipped one, a cached one, or train
     data_dir: str | Path | None = None, # a folder of datasets, searched first
     seed: int = 0, # of a training
     progress: bool = True, # show a bar while training
-    **settings, # of the data (`PREPARATION`) or of a training (epochs, patience, d_model, ...); if there are any, the shipped checkpoint is not used
-) -> tuple[TimeSeriesTransformer, Dataset, dict]: # model in eval mode, data prepared as it wants them, the checkpoint's description, with `same_data`: were these very files trained on?
+    **settings, # of the data (`PREPARATION`) or a training (as in `fit`); if any, the shipped one is not used
+) -> tuple[TimeSeriesTransformer, Dataset, dict]: # model in eval mode, its data, description with `same_data`
     "A trained model and its data, training only if there is no checkpoint."
     _check_names("model_for", settings, (*PREPARATION, *_TRAINING, *_SHAPE))
     prepared = {k: v for k, v in settings.items() if k in PREPARATION}
     training = {k: v for k, v in settings.items() if k not in PREPARATION}
     training = _check_settings("model_for", {"seed": seed, "epochs": 100, "patience": 30, **training})
     seed = training.pop("seed")
-    path = _named_checkpoint(name, checkpoint, [*settings, *["seed"]*bool(seed)])
+    told = [*settings, "seed"] if seed else list(settings)
+    path = _named_checkpoint(name, checkpoint, told)
     if path is None:
         data = load_dataset(name, data_dir=data_dir, **prepared)
         path, model, info = _kept_or_trained(data, seed, progress, training)
@@ -859,7 +1131,9 @@ def model_for(
     else:
         model, info = load_checkpoint(path)
         data = load_dataset(name, data_dir=data_dir, **_preparation(path, info))
-        try: same_data = _same_files(model, info, data)
-        except ValueError as e: raise ValueError(f"{path}: {e}") from e
+        try:
+            same_data = _same_files(model, info, data)
+        except ValueError as e:
+            raise ValueError(f"{path}: {e}") from e
     about = {"path": path.name, "same_data": same_data}
     return model, data, {**about, **info, **about}

@@ -36,32 +36,43 @@ def check_direction(
     direction: str, # to check
 ) -> str: # the same; raises `ValueError` if it is unknown
     "Refuse a direction that no one has defined: each turns the signs of effects in its own way."
-    if direction not in DIRECTIONS: raise ValueError(f"direction is {direction!r}; it must be one of {list(DIRECTIONS)}")
+    if direction not in DIRECTIONS:
+        raise ValueError(f"direction is {direction!r}; it must be one of {list(DIRECTIONS)}")
     return direction
 
 # %% ../nbs/15_pairs.ipynb #65944abc
 @dataclass(frozen=True)
 class Pairs:
     "Triples of one design and direction, and an account of what was left out."
-    table: pd.DataFrame # one row per triple: pair, base, source, control (row numbers); label, foil, control_class, neutral (class indices); cluster
+    # per triple: pair, cluster; rows base, source, control; class indices label, foil, control_class, neutral
+    table: pd.DataFrame
     design: str # a key of `DESIGNS`, or 'placebo'
     direction: str # one of `DIRECTIONS`, or 'placebo'
-    composition: pd.DataFrame # per class: instances classified correctly and wrongly, and how many serve in each role
-    dropped: dict # reason -> number of candidates that did not serve, or not in the role that they were candidates for
+    # per class: instances classified correctly and wrongly, and how many serve in each role
+    composition: pd.DataFrame
+    # reason -> number of candidates that did not serve, or not in the role that they were candidates for
+    dropped: dict
     selection: str = "correct" # one of the design's: which instances could be donors
     origin: Origin | None = None # what they were matched on; None: not known, and not checked
-    def __len__(self): return len(self.table)
+
+    def __len__(self):
+        return len(self.table)
+
     @property
     def selected(self) -> bool:
-        "Did the model's own output choose the donors? Then no test of them is valid. (In noising every source is an error.)"
+        """Did the model's own output choose the donors? Then no test of them is valid.
+        (In noising every source is an error.)"""
         return self.selection != "all" or self.direction == "noising"
+
     @property
     def specific(self) -> bool:
         "Is the control's class a third one, so that the contrast tests which class a head carries?"
         return self.direction != "noising" and bool((self.table.control_class != self.table.foil).all())
+
     @property
     def effective_n(self) -> float:
-        "(sum m)^2 / sum m^2 over cluster sizes m: what the pairs are worth if a cluster's members tell the same story."
+        """(sum m)^2 / sum m^2 over cluster sizes m:
+        what the pairs are worth if a cluster's members tell the same story."""
         size = self.table.groupby("cluster").size()
         return float(size.sum()**2/(size**2).sum())
 
@@ -73,75 +84,133 @@ def clusters(
     used = table[["base", "source", "control"]].to_numpy()
     pair, role = np.nonzero(used >= 0)
     _, instance = np.unique(used[pair, role], return_inverse=True)
-    size = len(used) + instance.max(initial=-1) + 1  # pairs and instances are the nodes, and serving is an edge
+    # pairs and instances are the nodes, and serving is an edge
+    size = len(used) + instance.max(initial=-1) + 1
     links = coo_array((np.ones(len(pair)), (pair, len(used) + instance)), shape=(size, size))
-    return np.unique(connected_components(links, directed=False)[1][:len(used)], return_inverse=True)[1]
+    _, component = connected_components(links, directed=False)
+    return np.unique(component[:len(used)], return_inverse=True)[1]
 
 # %% ../nbs/15_pairs.ipynb #1bc0ae35
+_ROLES = ["base", "source", "control"]
+
 def _neutral(table, classes, rng):
     "Draw for each triple a class that is neither label, foil nor control class; -1 if there is none."
     def draw(row):
-        free = [c for c in classes if c not in (row.label, row.foil, row.control_class)]
+        involved = row.label, row.foil, row.control_class
+        free = [c for c in classes if c not in involved]
         return int(rng.choice(free)) if free else -1
     return [draw(row) for row in table.itertuples()]
 
+def _composition(y, predicted, table):
+    "Per class: instances classified correctly and wrongly, and how many serve in each role."
+    def count(rows):
+        return np.bincount(y[rows], minlength=y.max() + 1)
+    counts = {"correct": count(predicted == y), "wrong": count(predicted != y)}
+    counts |= {role: count(table[role].to_numpy()) for role in _ROLES}
+    composition = pd.DataFrame(counts)
+    present = np.isin(composition.index, y)
+    return composition[present].rename_axis("class").reset_index()
+
+# %% ../nbs/15_pairs.ipynb #e93c3133
+def _origin(y, logits, table):
+    "What the pairs were matched on."
+    used = np.unique(table[_ROLES])
+    few = used[used >= 0][[0, len(used)//2, -1]]
+    return Origin(len(y), fingerprint(y.astype(np.int64)), few, logits[few])
+
 def _pack(rows, design, direction, y, logits, dropped, rng, selection="correct"):
     "Rows of (base, source, control, label, foil, control_class) -> `Pairs`."
-    predicted = logits.argmax(1)
-    table = pd.DataFrame(rows, columns=["base", "source", "control", "label", "foil", "control_class"]).astype(int)
+    table = pd.DataFrame(rows, columns=[*_ROLES, "label", "foil", "control_class"]).astype(int)
     table.insert(0, "pair", range(len(table)))
     third = direction == "noising" or (table.control_class != table.foil).all()
-    table["neutral"], table["cluster"] = _neutral(table, np.unique(y), rng) if third else -1, clusters(table)
-    count = lambda rows: np.bincount(y[rows], minlength=y.max() + 1)
-    composition = pd.DataFrame({"correct": count(predicted == y), "wrong": count(predicted != y), **{role: count(table[role].to_numpy()) for role in ("base", "source", "control")}})
-    composition = composition[np.isin(composition.index, y)].rename_axis("class").reset_index()
-    used = np.unique(table[["base", "source", "control"]])
-    few = used[used >= 0][[0, len(used)//2, -1]]
-    origin = Origin(len(y), fingerprint(y.astype(np.int64)), few, logits[few])
-    return Pairs(table, design, direction, composition, {k: v for k, v in dropped.items() if v}, selection, origin)
+    table["neutral"] = _neutral(table, np.unique(y), rng) if third else -1
+    table["cluster"] = clusters(table)
+    composition = _composition(y, logits.argmax(1), table)
+    dropped = {reason: n for reason, n in dropped.items() if n}
+    return Pairs(table, design, direction, composition, dropped, selection, _origin(y, logits, table))
 
 # %% ../nbs/15_pairs.ipynb #7cfc4a02
-def _pools(y, rows, rng): return {int(c): list(rng.permutation(rows[y[rows] == c])) for c in np.unique(y[rows])}
+def _pools(y, rows, rng):
+    "Those of some instances that are of each class, in random order."
+    labels = y[rows]
+    return {int(c): list(rng.permutation(rows[labels == c])) for c in np.unique(labels)}
 
 def _draw_classes(pools, k, rng, without=()):
     "Up to `k` different classes, chosen in proportion to what their pools hold."
     live = [c for c in pools if pools[c] and c not in without]
+    if not live:
+        return []
     weight = np.array([len(pools[c]) for c in live], dtype=float)
-    return [int(c) for c in rng.choice(live, min(k, len(live)), replace=False, p=weight/weight.sum())] if live else []
+    drawn = rng.choice(live, min(k, len(live)), replace=False, p=weight/weight.sum())
+    return [int(c) for c in drawn]
 
 # %% ../nbs/15_pairs.ipynb #d3ba57f8
 def _random_classes(pools, rng):
     "(foil, label, third class), in proportion to what is left; None if classes do not suffice."
     drawn = [int(c) for c in rng.permutation(_draw_classes(pools, 3, rng))]
-    if len(pools) > 2: return drawn if len(drawn) == 3 else None
+    if len(pools) > 2:
+        return drawn if len(drawn) == 3 else None
     enough = [c for c in drawn if len(pools[c]) > 1]  # of two classes, the base's serves as control too
-    if len(drawn) < 2 or not enough: return None
+    if len(drawn) < 2 or not enough:
+        return None
     foil = drawn[0] if drawn[0] in enough else enough[0]
-    return foil, sum(drawn) - foil, foil
+    label = sum(drawn) - foil
+    return foil, label, foil
+
+# %% ../nbs/15_pairs.ipynb #c53fbbfd
+def _third_class(pools, foil, label, rng):
+    "The control's class in a list: a third one, or of two the base's if it has two; empty if there is none."
+    if len(pools) > 2:
+        return _draw_classes(pools, 1, rng, (foil, label))
+    return [foil] if len(pools[foil]) > 1 else []
 
 def _next_classes(pools, rng, queue):
-    "The same, but going round all pairs (foil, label); `queue` holds what is left of the round."
+    "Like `_random_classes`, but going round all pairs (foil, label); `queue` holds the rest of the round."
     for fresh in (False, True):
-        if fresh: queue.extend(rng.permutation(list(permutations([c for c in pools if pools[c]], 2))).tolist())
+        if fresh:
+            live = [c for c in pools if pools[c]]
+            queue.extend(rng.permutation(list(permutations(live, 2))).tolist())
         while queue:
             foil, label = queue.pop()
-            other = _draw_classes(pools, 1, rng, (foil, label)) if len(pools) > 2 else [foil]*(len(pools[foil]) > 1)
-            if other and pools[foil] and pools[label]: return foil, label, other[0]
+            other = _third_class(pools, foil, label, rng)
+            if other and pools[foil] and pools[label]:
+                return foil, label, other[0]
+    return None
 
 # %% ../nbs/15_pairs.ipynb #e0728a07
+def _triples_of(base, drawn, pools, most, rng):
+    "Up to `most` triples of one base, each with fresh donors."
+    foil, label, other = drawn
+    rows = []
+    for _ in range(most):
+        rows.append([base, pools[label].pop(), pools[other].pop(), label, foil, other])
+        if len(pools) > 2:
+            donors = _draw_classes(pools, 2, rng, (foil,))
+            if len(donors) < 2:
+                break
+            label, other = donors
+        if not pools[label] or not pools[other]:
+            break
+    return rows
+
+# %% ../nbs/15_pairs.ipynb #22736d39
 def _contrast(y, predicted, direction, max_pairs, rng, everyone, reuse, stratify):
-    usable, queue = (predicted == y) | everyone, []
-    pools, rows = _pools(y, np.flatnonzero(usable), rng), []
-    while len(rows) < max_pairs and (drawn := _next_classes(pools, rng, queue) if stratify else _random_classes(pools, rng)):
-        foil, label, other = drawn
-        base = pools[foil].pop()
-        for _ in range(min(reuse, max_pairs - len(rows))):
-            rows.append([base, pools[label].pop(), pools[other].pop(), label, foil, other])
-            label, other = (*_draw_classes(pools, 2, rng, (foil,)), None, None)[:2] if len(pools) > 2 else (label, other)
-            if label is None or other is None or not pools[label] or not pools[other]: break
+    "Triples of three classes, and how many instances do not serve."
+    usable = (predicted == y) | everyone
+    pools = _pools(y, np.flatnonzero(usable), rng)
+    queue = []
+    rows = []
+    while len(rows) < max_pairs:
+        drawn = _next_classes(pools, rng, queue) if stratify else _random_classes(pools, rng)
+        if not drawn:
+            break
+        base = pools[drawn[0]].pop()
+        rows += _triples_of(base, drawn, pools, min(reuse, max_pairs - len(rows)), rng)
+    enough = len(rows) == max_pairs
+    reason = "usable, but beyond max_pairs" if enough else "usable, but no partners of other classes left"
+    wrong = int((~usable).sum())
     left = sum(map(len, pools.values()))
-    reason = "usable, but beyond max_pairs" if len(rows) == max_pairs else "usable, but no partners of other classes left"
-    return rows, {"misclassified (selection 'correct' leaves them out)": int((~usable).sum()), reason: left}
+    return rows, {"misclassified (selection 'correct' leaves them out)": wrong, reason: left}
 
 # %% ../nbs/15_pairs.ipynb #5841a4e5
 def _in_turn(groups, rng):
@@ -151,120 +220,231 @@ def _in_turn(groups, rng):
     return order[np.argsort(turn, kind="stable")]
 
 def _set_aside(wrong, each, rng):
-    "Which instances (N,) are to be donors: a random third at most, and at most `each` for every error among the others."
+    "Which instances (N,) are donors: a random third at most, and at most `each` per error among the others."
     order = rng.permutation(len(wrong))
     errors_from = wrong[order][::-1].cumsum()[::-1]
     k = len(wrong)//3
-    while k and k > each*errors_from[k]: k -= 1
+    while k and k > each*errors_from[k]:
+        k -= 1
     aside = np.zeros(len(wrong), dtype=bool)
     aside[order[:k]] = True
     return aside
 
-def _partners(error, label, foil, direction, pools, two, rng):
-    "A fresh instance of its class and a control for an error, or the reason why there is none."
+# %% ../nbs/15_pairs.ipynb #481fccbf
+def _partners(label, foil, direction, pools, two, rng):
+    "For an error, a fresh instance of its class, a control and its class, or the reason why there are none."
     others = _draw_classes(pools, 1, rng, (label, foil)) if direction == "denoising" else [label]
-    if not others and two: others = [foil]  # two classes: there is no third
-    if not pools.get(label): return "error without a free instance of its class"
-    if not others or len(pools.get(others[0], ())) < (2 if others[0] == label else 1): return "error without a free control"
-    return pools[label].pop(), pools[others[0]].pop(), others[0]
+    if not others and two:
+        others = [foil]  # two classes: there is no third
+    if not pools.get(label):
+        return "error without a free instance of its class"
+    if not others:
+        return "error without a free control"
+    other = others[0]
+    needed = 2 if other == label else 1
+    if len(pools.get(other, ())) < needed:
+        return "error without a free control"
+    return pools[label].pop(), pools[other].pop(), other
+
+def _base_and_source(error, clean, direction):
+    "An error is the base in denoising, and the source in noising."
+    return (error, clean) if direction == "denoising" else (clean, error)
+
+def _another(row, direction, pools, two, rng):
+    "A further triple, if any: another base for the same donors in noising, else other donors of the base."
+    base, source, control, label, foil, other = row
+    if direction == "noising":
+        return [pools[label].pop(), source, control, label, foil, other] if pools[label] else None
+    found = _partners(label, foil, direction, pools, two, rng)
+    if isinstance(found, str):
+        return None
+    source, control, other = found
+    return [base, source, control, label, foil, other]
 
 # %% ../nbs/15_pairs.ipynb #d86f7987
-def _error(y, predicted, direction, max_pairs, rng, everyone, reuse, stratify):
-    wrong, rows, dropped, two = predicted != y, [], {}, len(np.unique(y)) == 2
-    by_class = everyone and direction == "denoising"  # may wrong instances be donors?
-    donors = _set_aside(wrong, 6*reuse, rng) if by_class else ~wrong
-    pools, errors = _pools(y, np.flatnonzero(donors), rng), np.flatnonzero(wrong & ~donors)
-    if (wrong & donors).any(): dropped["error among those set aside to be donors"] = int((wrong & donors).sum())
-    order = _in_turn(y[errors]*(predicted.max() + 1) + predicted[errors], rng) if stratify else rng.permutation(len(errors))
-    for error in errors[order]:
-        found = "error beyond max_pairs" if len(rows) == max_pairs else _partners(error, y[error], predicted[error], direction, pools, two, rng)
-        if isinstance(found, str): dropped[found] = dropped.get(found, 0) + 1
+def _first_triples(y, predicted, direction, max_pairs, errors, pools, two, rng):
+    "One triple for each error, in the order given, and reason -> number of errors that have none."
+    rows = []
+    dropped = {}
+    for error in errors:
+        found = "error beyond max_pairs"
+        if len(rows) < max_pairs:
+            found = _partners(y[error], predicted[error], direction, pools, two, rng)
+        if isinstance(found, str):
+            dropped[found] = dropped.get(found, 0) + 1
         else:
             clean, control, other = found
-            rows.append([*((error, clean) if direction == "denoising" else (clean, error)), control, y[error], predicted[error], other])
-    first = rows[:]
+            pair = _base_and_source(error, clean, direction)
+            rows.append([*pair, control, y[error], predicted[error], other])
+    return rows, dropped
+
+def _further_triples(first, direction, most, reuse, pools, two, rng):
+    "Up to `most` further triples of those that have one: each gets its second before any gets a third."
+    rows = []
     for _ in range(reuse - 1):
         before = len(rows)
-        for base, source, control, label, foil, other in first:
-            if len(rows) == max_pairs: break
-            if direction == "noising": again = [pools[label].pop(), source, control, label, foil, other] if pools[label] else None
-            else:
-                found = _partners(base, label, foil, direction, pools, two, rng)
-                again = None if isinstance(found, str) else [base, *found[:2], label, foil, found[2]]
-            if again: rows.append(again)
-        if len(rows) == before: break  # nobody is left
-    return rows, dropped
+        for row in first:
+            if len(rows) == most:
+                break
+            again = _another(row, direction, pools, two, rng)
+            if again:
+                rows.append(again)
+        if len(rows) == before:  # nobody is left
+            break
+    return rows
+
+# %% ../nbs/15_pairs.ipynb #ccdc9bf4
+def _error(y, predicted, direction, max_pairs, rng, everyone, reuse, stratify):
+    "Triples around errors, and how many do not serve, by reason."
+    wrong = predicted != y
+    two = len(np.unique(y)) == 2
+    by_class = everyone and direction == "denoising"  # may wrong instances be donors?
+    donors = _set_aside(wrong, 6*reuse, rng) if by_class else ~wrong
+    pools = _pools(y, np.flatnonzero(donors), rng)
+    errors = np.flatnonzero(wrong & ~donors)
+    if stratify:
+        order = _in_turn(y[errors]*(predicted.max() + 1) + predicted[errors], rng)
+    else:
+        order = rng.permutation(len(errors))
+    aside = int((wrong & donors).sum())
+    rows, without = _first_triples(y, predicted, direction, max_pairs, errors[order], pools, two, rng)
+    rows += _further_triples(rows, direction, max_pairs - len(rows), reuse, pools, two, rng)
+    dropped = {"error among those set aside to be donors": aside} if aside else {}
+    return rows, {**dropped, **without}
 
 # %% ../nbs/15_pairs.ipynb #facb46db
 class Design(NamedTuple):
     "One way to choose and match instances."
     directions: tuple # of `DIRECTIONS`
-    selections: tuple # which instances may be donors, the default first: 'all' by true class, or 'correct' ones
-    match: Callable # (y, predicted, direction, max_pairs, rng, everyone, reuse, stratify) -> rows of (base, source, control, label, foil, control class), reason -> number dropped
+    selections: tuple # who may be donors, the default first: 'all' by true class, or 'correct' ones
+    # (y, predicted, direction, max_pairs, rng, everyone, reuse, stratify)
+    # -> rows of (base, source, control, label, foil, control class), reason -> number dropped
+    match: Callable
     needs: dict # direction -> what it cannot do without
 
-DESIGNS = {"contrast": Design(("contrast",), ("all", "correct"), _contrast, {"contrast": "instances of three classes (of two, if there are only two)"}),
-           "error": Design(("denoising", "noising"), ("all", "correct"), _error,
-                           {"denoising": "a misclassified instance besides others of its class and of a third",
-                            "noising": "a misclassified instance besides two correct ones of its class"})}  # name -> `Design`
+DESIGNS = {  # name -> `Design`
+    "contrast": Design(
+        directions=("contrast",),
+        selections=("all", "correct"),
+        match=_contrast,
+        needs={"contrast": "instances of three classes (of two, if there are only two)"}),
+    "error": Design(
+        directions=("denoising", "noising"),
+        selections=("all", "correct"),
+        match=_error,
+        needs={"denoising": "a misclassified instance besides others of its class and of a third",
+               "noising": "a misclassified instance besides two correct ones of its class"}),
+}
 
 # %% ../nbs/15_pairs.ipynb #13b23496
 def _excluded(exclude, n):
     "Which of n instances may not serve."
-    if exclude is None: return np.zeros(n, dtype=bool)
+    if exclude is None:
+        return np.zeros(n, dtype=bool)
     exclude = np.asarray(exclude)
-    if exclude.shape == (n,) and exclude.dtype == bool: return exclude
-    raise ValueError(f"exclude has shape {exclude.shape} and type {exclude.dtype}; it must say True or False of each of {n} instances")
+    if exclude.shape == (n,) and exclude.dtype == bool:
+        return exclude
+    raise ValueError(f"exclude has shape {exclude.shape} and type {exclude.dtype}; "
+                     f"it must say True or False of each of {n} instances")
 
+def _numbered(rows, free):
+    "Rows whose instances are counted among the free ones -> rows whose instances are counted among all."
+    return [[*free[row[:3]], *row[3:]] for row in rows]
+
+# %% ../nbs/15_pairs.ipynb #5f4b5b58
 def _refuse(design, direction, y, predicted, dropped):
     "Say what was found where there is no pair, and what is needed."
     right = predicted == y
-    found = (f"{len(y)} instances may serve, of {len(np.unique(y))} classes, and {right.sum()} of them are classified correctly, "
-             f"of {len(np.unique(y[right]))} classes")
+    found = (f"{len(y)} instances may serve, of {len(np.unique(y))} classes, and {right.sum()} of them are "
+             f"classified correctly, of {len(np.unique(y[right]))} classes")
     left_out = "".join(f"; {reason}: {n}" for reason, n in dropped.items() if n)
-    raise ValueError(f"design {design!r} finds no usable pair ({direction}): {found}{left_out}; it needs {DESIGNS[design].needs[direction]}")
+    needs = DESIGNS[design].needs[direction]
+    raise ValueError(f"design {design!r} finds no usable pair ({direction}): {found}{left_out}; "
+                     f"it needs {needs}")
 
+def _check_worth(pairs, reuse):
+    "Refuse pairs of so few clusters, under reuse, that not even intervals could be given."
+    if reuse > 1 and pairs.effective_n < 6:
+        raise ValueError(
+            f"with reuse = {reuse} there are {len(pairs)} pairs in {pairs.table.cluster.nunique()} clusters, "
+            f"worth {pairs.effective_n:.1f} independent ones; at least 6 are needed even for intervals: "
+            "use design 'contrast', less reuse or more data")
+
+# %% ../nbs/15_pairs.ipynb #1d5e2cba
+def _check_outputs(y, logits):
+    "Refuse labels or logits that cannot be those of the same instances."
+    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer) or not len(y):
+        raise ValueError(f"y has shape {y.shape} and type {y.dtype}; "
+                         "it must be one row of class indices, whole numbers from 0")
+    if not np.issubdtype(logits.dtype, np.floating) and not np.issubdtype(logits.dtype, np.integer):
+        raise ValueError(f"logits are of type {logits.dtype}; they must be real numbers")
+    if logits.ndim != 2 or len(logits) != len(y):
+        raise ValueError(f"logits have shape {logits.shape}; {len(y)} labels need ({len(y)}, classes)")
+    if not np.isfinite(logits).all():
+        raise ValueError("the logits hold NaN or infinite values; check the model and its input")
+    if y.min() < 0 or y.max() >= logits.shape[1]:
+        raise ValueError(f"labels run from {y.min()} to {y.max()}, "
+                         f"but the model has outputs 0 to {logits.shape[1] - 1}")
+
+# %% ../nbs/15_pairs.ipynb #e2bc075b
 def _check_request(y, logits, design, direction, max_pairs, seed, selection, reuse):
     "Refuse what cannot be matched, naming what was found."
-    for name, value, least in (("max_pairs", max_pairs, 1), ("seed", seed, 0), ("reuse", reuse, 1)): _whole(name, value, least, most=2**63)
-    if design not in list(DESIGNS): raise ValueError(f"design is {design!r}; it must be one of {list(DESIGNS)}")
-    directions, selections = DESIGNS[design].directions, DESIGNS[design].selections
-    if direction not in directions: raise ValueError(f"direction is {direction!r}; design {design!r} has {list(directions)}")
-    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer) or not len(y): raise ValueError(f"y has shape {y.shape} and type {y.dtype}; it must be one row of class indices, whole numbers from 0")
-    if not np.issubdtype(logits.dtype, np.floating) and not np.issubdtype(logits.dtype, np.integer): raise ValueError(f"logits are of type {logits.dtype}; they must be real numbers")
-    if logits.ndim != 2 or len(logits) != len(y): raise ValueError(f"logits have shape {logits.shape}; {len(y)} labels need ({len(y)}, classes)")
-    if not np.isfinite(logits).all(): raise ValueError("the logits hold NaN or infinite values; check the model and its input")
-    if y.min() < 0 or y.max() >= logits.shape[1]: raise ValueError(f"labels run from {y.min()} to {y.max()}, but the model has outputs 0 to {logits.shape[1] - 1}")
-    if selection not in selections: raise ValueError(f"selection is {selection!r}; for design {design!r} it must be {' or '.join(map(repr, selections))}")
+    for name, value, least in (("max_pairs", max_pairs, 1), ("seed", seed, 0), ("reuse", reuse, 1)):
+        _whole(name, value, least, most=2**63)
+    if design not in list(DESIGNS):
+        raise ValueError(f"design is {design!r}; it must be one of {list(DESIGNS)}")
+    about = DESIGNS[design]
+    if direction not in about.directions:
+        raise ValueError(f"direction is {direction!r}; design {design!r} has {list(about.directions)}")
+    _check_outputs(y, logits)
+    if selection not in about.selections:
+        wanted = " or ".join(map(repr, about.selections))
+        raise ValueError(f"selection is {selection!r}; for design {design!r} it must be {wanted}")
+
+def _defaults(design, direction, selection):
+    "The design's only direction and its first selection, where none is given."
+    about = DESIGNS.get(design) if isinstance(design, str) else None
+    if not about:
+        return direction, selection
+    if direction is None and len(about.directions) == 1:
+        direction = about.directions[0]
+    if selection is None:
+        selection = about.selections[0]
+    return direction, selection
 
 # %% ../nbs/15_pairs.ipynb #840746e0
 def make_pairs(
     y: np.ndarray, # (N,) true class indices
     logits: np.ndarray, # (N, K) the model's outputs for the same instances
     design: str = "contrast", # a key of `DESIGNS`
-    direction: str | None = None, # one of the design's; None where it has only one ('error' has 'denoising' and 'noising')
+    direction: str | None = None, # of the design; None: its only one ('error' has 'denoising' and 'noising')
     max_pairs: int = 200, # triples at most
     seed: int = 0, # of the matching; another seed gives another matching
-    selection: str | None = None, # one of the design's, by default its first: with 'all', donors are chosen by true class whatever the prediction (in noising the source is an error with either)
-    reuse: int = 1, # 1: each instance serves once; more: pairs of donors per base (noising: bases per pair of donors)
+    # one of the design's, by default its first; 'all': donors by true class (noising: its source is an error)
+    selection: str | None = None,
+    # 1: each instance serves once; more: pairs of donors per base (noising: bases per pair of donors)
+    reuse: int = 1,
     stratify: bool = False, # go round the pairs of classes instead of drawing them as they come
-    exclude: np.ndarray | None = None, # (N,) True for instances that may not serve, such as `copies` of others
+    exclude: np.ndarray | None = None, # (N,) True for instances that may not serve, e.g. `copies` of others
 ) -> Pairs: # raises `ValueError` if there is none, or fewer than 6 effective clusters under reuse
     "Assign bases, sources and control sources, by default each instance serving once."
-    y, logits = np.asarray(y), np.asarray(logits.detach().cpu() if torch.is_tensor(logits) else logits)
-    about = DESIGNS.get(design) if isinstance(design, str) else None
-    if direction is None and about and len(about.directions) == 1: direction, = about.directions
-    if selection is None and about: selection = about.selections[0]
+    if torch.is_tensor(logits):
+        logits = logits.detach().cpu()
+    y = np.asarray(y)
+    logits = np.asarray(logits)
+    direction, selection = _defaults(design, direction, selection)
     _check_request(y, logits, design, direction, max_pairs, seed, selection, reuse)
-    rng, predicted = np.random.default_rng(seed), logits.argmax(1)
+    rng = np.random.default_rng(seed)
     free = np.flatnonzero(~_excluded(exclude, len(y)))
-    rows, dropped = DESIGNS[design].match(y[free], predicted[free], direction, max_pairs, rng, selection == "all", reuse, stratify)
-    rows, dropped["excluded, such as a copy of another instance"] = [[*free[row[:3]], *row[3:]] for row in rows], len(y) - len(free)
-    if not rows: _refuse(design, direction, y[free], predicted[free], dropped)
+    classes = y[free], logits.argmax(1)[free]
+    rows, dropped = DESIGNS[design].match(
+        *classes, direction, max_pairs, rng, selection == "all", reuse, stratify)
+    rows = _numbered(rows, free)
+    dropped["excluded, such as a copy of another instance"] = len(y) - len(free)
+    if not rows:
+        _refuse(design, direction, *classes, dropped)
     pairs = _pack(rows, design, direction, y, logits, dropped, rng, selection)
-    if reuse > 1 and pairs.effective_n < 6:
-        raise ValueError(f"with reuse = {reuse} there are {len(pairs)} pairs in {pairs.table.cluster.nunique()} clusters, worth {pairs.effective_n:.1f} independent ones; "
-                         "at least 6 are needed even for intervals: use design 'contrast', less reuse or more data")
+    _check_worth(pairs, reuse)
     return pairs
 
 # %% ../nbs/15_pairs.ipynb #ce978e4b
@@ -272,15 +452,29 @@ def split_pairs(
     pairs: Pairs, # to cut in two
     share: float = .5, # of the clusters go to discovery
     seed: int = 0, # of the cut
-) -> tuple[Pairs, Pairs]: # for discovery and for confirmation; their composition and dropped describe the whole
+) -> tuple[Pairs, Pairs]: # for discovery and confirmation; their composition and dropped describe the whole
     "Two sets of triples that share no instance."
-    if not 0 < share < 1: raise ValueError(f"share is {share}; it must lie between 0 and 1")
+    if not 0 < share < 1:
+        raise ValueError(f"share is {share}; it must lie between 0 and 1")
     ids = np.random.default_rng(seed).permutation(pairs.table.cluster.unique())
     first = pairs.table.cluster.isin(ids[:round(share*len(ids))])
-    if not 0 < first.sum() < len(first): raise ValueError(f"{len(ids)} clusters cannot be cut in a part of {share} and its rest; use more pairs or another share")
+    if not 0 < first.sum() < len(first):
+        raise ValueError(f"{len(ids)} clusters cannot be cut in a part of {share} and its rest; "
+                         "use more pairs or another share")
     return tuple(replace(pairs, table=pairs.table[rows].reset_index(drop=True)) for rows in (first, ~first))
 
 # %% ../nbs/15_pairs.ipynb #6ad380fc
+def _placebo(pools, rng):
+    "One row whose two donors are of one class, or None if classes do not suffice."
+    enough = {c: rows for c, rows in pools.items() if len(rows) > 1}
+    drawn = _draw_classes(enough, 1, rng)
+    others = _draw_classes(pools, 1, rng, drawn)
+    if not drawn or not others:
+        return None
+    label = drawn[0]
+    foil = others[0]
+    return [pools[foil].pop(), pools[label].pop(), pools[label].pop(), label, foil, label]
+
 def placebo_pairs(
     y: np.ndarray, # (N,) true class indices
     logits: np.ndarray, # (N, K) the model's outputs, of which a few are kept to recognise it by
@@ -289,15 +483,18 @@ def placebo_pairs(
     exclude: np.ndarray | None = None, # (N,) True for instances that must not serve
 ) -> Pairs: # disjoint triples whose two donors are of one class; raises `ValueError` if there is none
     "Triples in which the null hypothesis is true by design."
-    y, logits, rng = np.asarray(y), np.asarray(logits), np.random.default_rng(seed)
-    pools, rows = _pools(y, np.flatnonzero(~_excluded(exclude, len(y))), rng), []
+    y = np.asarray(y)
+    logits = np.asarray(logits)
+    rng = np.random.default_rng(seed)
+    pools = _pools(y, np.flatnonzero(~_excluded(exclude, len(y))), rng)
+    rows = []
     while len(rows) < max_pairs:
-        drawn = [c for c in pools if len(pools[c]) > 1]
-        label = _draw_classes({c: pools[c] for c in drawn}, 1, rng)
-        foil = _draw_classes(pools, 1, rng, label)
-        if not label or not foil: break
-        rows.append([pools[foil[0]].pop(), pools[label[0]].pop(), pools[label[0]].pop(), label[0], foil[0], label[0]])
-    if not rows: raise ValueError("no placebo triple: there must be instances of two classes, two of one of them")
+        row = _placebo(pools, rng)
+        if row is None:
+            break
+        rows.append(row)
+    if not rows:
+        raise ValueError("no placebo triple: there must be instances of two classes, two of one of them")
     return _pack(rows, "placebo", "placebo", y, logits, {}, rng, "all")
 
 # %% ../nbs/15_pairs.ipynb #e403b2a9
@@ -308,14 +505,22 @@ def published_pairs(
     per_class: int = 5, # errors of a class at most
 ) -> Pairs: # not disjoint: one clean instance serves a whole class
     "The pairs of the published study."
-    if direction not in DESIGNS["error"].directions: raise ValueError(f"direction is {direction!r}; the published pairs have {list(DESIGNS['error'].directions)}")
-    y, logits = np.asarray(y), np.asarray(logits)
-    p = torch.as_tensor(logits).softmax(1).numpy()  # in float32, as the study did: several confident instances tie at 1
-    predicted, rows = logits.argmax(1), []
+    known = DESIGNS["error"].directions
+    if direction not in known:
+        raise ValueError(f"direction is {direction!r}; the published pairs have {list(known)}")
+    y = np.asarray(y)
+    logits = np.asarray(logits)
+    # in float32, as the study did: several confident instances tie at 1
+    p = torch.as_tensor(logits).softmax(1).numpy()
+    predicted = logits.argmax(1)
+    rows = []
     for c in np.unique(y):
-        right, wrong = np.flatnonzero((y == c) & (predicted == c)), np.flatnonzero((y == c) & (predicted != c))
-        if not len(right): continue
+        right = np.flatnonzero((y == c) & (predicted == c))
+        wrong = np.flatnonzero((y == c) & (predicted != c))
+        if not len(right):
+            continue
         clean = right[p[right, c].argmax()]
-        for error in np.sort(wrong[np.argsort(p[wrong, c], kind="stable")[:per_class]]):
-            rows.append([*((error, clean) if direction == "denoising" else (clean, error)), -1, c, predicted[error], -1])
+        least_probable = wrong[np.argsort(p[wrong, c], kind="stable")[:per_class]]
+        for error in np.sort(least_probable):
+            rows.append([*_base_and_source(error, clean, direction), -1, c, predicted[error], -1])
     return _pack(rows, "error", direction, y, logits, {}, np.random.default_rng(0))

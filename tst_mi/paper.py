@@ -23,159 +23,318 @@ from .figures import COLUMN, PAGE, STYLE, forest, head_importance, control_null
 from .maps import pipeline
 
 # %% ../nbs/72_paper.ipynb #b138cf13
-DIRECTION_STYLE = {"contrast": dict(marker="o", color="#0072B2"), "denoising": dict(marker="s", color="#009E73"), "noising": dict(marker="D", color="#D55E00", mfc="white")}  # direction -> point
+DIRECTION_STYLE = {  # direction -> its points
+    "contrast": dict(marker="o", color="#0072B2"),
+    "denoising": dict(marker="s", color="#009E73"),
+    "noising": dict(marker="D", color="#D55E00", mfc="white"),
+}
 
-LABELS = {"spearman": "Spearman's rho", "kendall": "Kendall's tau", "top_quarter": "overlap of the top quarter"}  # statistic -> words
+LABELS = {  # statistic -> words
+    "spearman": "Spearman's rho",
+    "kendall": "Kendall's tau",
+    "top_quarter": "overlap of the top quarter",
+}
+
+def _ends(*columns):
+    "The columns, each with the two ends of its interval."
+    return [name for c in columns for name in (c, f"{c}_lo", f"{c}_hi")]
 
 def _rows_of(table, statistic, columns):
     "The rows of one statistic, after checks."
     missing = [c for c in ("name", "direction", "statistic", *columns) if c not in table]
-    if missing: raise ValueError(f"the table has no column {missing[0]!r}; it has {list(table)}")
+    if missing:
+        raise ValueError(f"the table has no column {missing[0]!r}; it has {list(table)}")
     chosen = table[table.statistic == statistic]
-    if chosen.empty: raise ValueError(f"the table has no rows of statistic {statistic!r}; it has {sorted(set(table.statistic))}")
+    if chosen.empty:
+        known = sorted(set(table.statistic))
+        raise ValueError(f"the table has no rows of statistic {statistic!r}; it has {known}")
     return chosen
 
-def _points(ax, x, y, part, value, horizontal, **style):
-    "Points with intervals."
-    v, lo, hi = (part[value + end].to_numpy() for end in ("", "_lo", "_hi"))
-    arms = np.clip(np.nan_to_num(np.stack([v - lo, hi - v])), 0, None)
-    ax.errorbar(*((v, y) if horizontal else (x, v)), **{"xerr" if horizontal else "yerr": arms}, elinewidth=.8, ms=3.5, mew=.8, zorder=3, **style)
+# %% ../nbs/72_paper.ipynb #b80ac501
+_POINT = dict(elinewidth=.8, ms=3.5, mew=.8, zorder=3)
+
+def _with_arms(part, value):
+    "A column, and how far its intervals reach to either side."
+    middle, lo, hi = (part[column].to_numpy() for column in _ends(value))
+    arms = np.stack([middle - lo, hi - middle])
+    return middle, np.clip(np.nan_to_num(arms), 0, None)
+
+def _side_by_side(n, width):
+    "Places around zero for n points that share a width."
+    return [(k - (n - 1)/2)*width/n for k in range(n)]
+
+def _axis_label(value, statistic):
+    "What is drawn, and the statistic in words."
+    words = {"across_halves": "agreement across halves", "ratio": "agreement / ceiling"}
+    return f"{words.get(value, value)}\n({LABELS.get(statistic, statistic)})"
+
+def _finish(fig, keys, title):
+    "The figure with its legend, of (mark, words), and its title."
+    marks, words = zip(*keys)
+    fig.legend(marks, words, loc="outside lower center", ncols=4)
+    fig.suptitle(title)
+    plt.close(fig)
+    return fig
+
+# %% ../nbs/72_paper.ipynb #001c1ddf
+_CEILING = "#DDDDDD"  # colour of its interval
 
 def _method_panel(ax, part, order, directions):
     "Draw one dataset."
-    for k, d in enumerate(directions):
+    n = len(directions)
+    for d, place in zip(directions, _side_by_side(n, .7)):
         rows = part[part.direction == d]
-        y = rows.method.map(order.index).to_numpy() + (k - (len(directions) - 1)/2)*.7/len(directions)
-        ax.barh(y, rows.ceiling_hi - rows.ceiling_lo, left=rows.ceiling_lo, height=.6/len(directions), color="#DDDDDD")
-        ax.plot(rows.ceiling, y, "|", color="#666666", ms=22/max(2, len(directions)*1.5), mew=1.2)
-        _points(ax, None, y, rows, "across_halves", True, ls="", **DIRECTION_STYLE[d])
+        y = rows.method.map(order.index).to_numpy() + place
+        ax.barh(y, rows.ceiling_hi - rows.ceiling_lo, left=rows.ceiling_lo, height=.6/n, color=_CEILING)
+        ax.plot(rows.ceiling, y, "|", color="#666666", ms=22/max(2, n*1.5), mew=1.2)
+        agreement, arms = _with_arms(rows, "across_halves")
+        ax.errorbar(agreement, y, xerr=arms, ls="", **_POINT, **DIRECTION_STYLE[d])
     ax.axvline(0, color="black", lw=.6)
     ax.set(yticks=range(len(order)), yticklabels=order, ylim=(len(order) - .5, -.5))
 
+# %% ../nbs/72_paper.ipynb #6424ffed
+def _directions(table):
+    "Those that a table has, in the order of `DIRECTION_STYLE`."
+    return [d for d in DIRECTION_STYLE if (table.direction == d).any()]
+
+def _dataset_axes(n_panels, row_height):
+    "A figure, and its panels: at most three side by side."
+    columns = min(3, n_panels)
+    rows = -(-n_panels//columns)
+    width = COLUMN if columns == 1 else PAGE
+    fig, axes = plt.subplots(rows, columns, figsize=(width, .8 + rows*row_height), layout="constrained",
+                             squeeze=False, sharey=True, sharex=True)
+    for ax in axes.flat[n_panels:]:
+        ax.axis("off")
+    return fig, axes.flat[:n_panels]
+
 # %% ../nbs/72_paper.ipynb #3515b16b
 def method_agreement(
-    table: pd.DataFrame, # one row per dataset (`name`), direction, method and statistic, with the columns of `compare_rankings`
+    table: pd.DataFrame, # per dataset (`name`), direction, method and statistic a row of `compare_rankings`
     statistic: str = "spearman", # which rows to draw
     title: str = "", # above the panels
 ) -> Figure: # one panel per dataset, one row per method
     "How well other methods rank the heads, against patching and its noise ceiling."
-    table = _rows_of(table, statistic, ("method", *(f"{c}{end}" for c in ("across_halves", "ceiling") for end in ("", "_lo", "_hi"))))
-    names, order = list(dict.fromkeys(table["name"])), list(table.groupby("method", sort=False).across_halves.mean().sort_values(ascending=False, kind="stable").index)
-    directions = [d for d in DIRECTION_STYLE if (table.direction == d).any()]
-    columns = min(3, len(names))
-    rows = -(-len(names)//columns)
+    table = _rows_of(table, statistic, ("method", *_ends("across_halves", "ceiling")))
+    names = list(dict.fromkeys(table["name"]))
+    means = table.groupby("method", sort=False).across_halves.mean()
+    order = list(means.sort_values(ascending=False, kind="stable").index)
+    directions = _directions(table)
     with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(rows, columns, figsize=(COLUMN if columns == 1 else PAGE, .8 + rows*(.4 + (.1 + .11*len(directions))*len(order))), layout="constrained", squeeze=False, sharey=True, sharex=True)
-        for ax in axes.flat[len(names):]: ax.axis("off")
-        for ax, name in zip(axes.flat, names):
-            _method_panel(ax, part := table[table["name"] == name], order, [d for d in directions if (part.direction == d).any()])
-            ax.set(title=name, xlabel=f"agreement across halves\n({LABELS.get(statistic, statistic)})")
-        axes[0, 0].set_xlim(min(-.25, 1.05*table.across_halves_lo.min()), 1.05)
-        keys = [(Line2D([], [], ls="", ms=3.5, mew=.8, **DIRECTION_STYLE[d]), d) for d in directions] + [(Patch(color="#DDDDDD"), "noise ceiling, with interval")]
-        fig.legend(*zip(*keys), loc="outside lower center", ncols=4)
-        fig.suptitle(title)
-        plt.close(fig)
-    return fig
+        fig, panels = _dataset_axes(len(names), .4 + (.1 + .11*len(directions))*len(order))
+        for ax, name in zip(panels, names):
+            part = table[table["name"] == name]
+            _method_panel(ax, part, order, _directions(part))
+            ax.set(title=name, xlabel=_axis_label("across_halves", statistic))
+        panels[0].set_xlim(min(-.25, 1.05*table.across_halves_lo.min()), 1.05)
+        keys = [(Line2D([], [], ls="", ms=3.5, mew=.8, **DIRECTION_STYLE[d]), d) for d in directions]
+        keys.append((Patch(color=_CEILING), "noise ceiling, with interval"))
+        return _finish(fig, keys, title)
 
 # %% ../nbs/72_paper.ipynb #618c9e11
-KINDS = {"gaussian": ("Gaussian noise", "noise (s.d. of the channel in each series)"), "time_warp": ("time warp", "largest change of speed (share)"), "phase_shift": ("phase shift", "time steps")}  # kind -> title, unit of strength
+KINDS = {  # kind -> title, unit of strength
+    "gaussian": ("Gaussian noise", "noise (s.d. of the channel in each series)"),
+    "time_warp": ("time warp", "largest change of speed (share)"),
+    "phase_shift": ("phase shift", "time steps"),
+}
 
 def _curves(table):
     "For each dataset and direction its label, style and rows."
-    names, colours = list(dict.fromkeys(table["name"])), STYLE["axes.prop_cycle"].by_key()["color"]
+    names = list(dict.fromkeys(table["name"]))
+    colours = STYLE["axes.prop_cycle"].by_key()["color"]
     for (name, d), part in table.groupby(["name", "direction"], sort=False):
-        k, second = names.index(name), d == "noising"
-        label = name if table[table["name"] == name].direction.nunique() == 1 else f"{name}, {d}"
-        yield label, dict(color=colours[k % len(colours)], marker="osD^vPX"[k % 7], ls="--" if second else "-", mfc="white" if second else None), part
+        alone = table[table["name"] == name].direction.nunique() == 1
+        label = name if alone else f"{name}, {d}"
+        k = names.index(name)
+        style = dict(color=colours[k % len(colours)], marker="osD^vPX"[k % 7])
+        style |= dict(ls="--", mfc="white") if d == "noising" else dict(ls="-", mfc=None)
+        yield label, style, part
 
+def _kind_axes(n_kinds):
+    "A figure, and two panels for each kind: agreement, and the share of triples below it."
+    width = COLUMN if n_kinds == 1 else PAGE
+    return plt.subplots(2, n_kinds, figsize=(width, 3.), layout="constrained", squeeze=False,
+                        sharey="row", sharex="col", height_ratios=[3, 1])
+
+# %% ../nbs/72_paper.ipynb #f1133660
 def _stability_panel(top, below, part, grid, value, place, style):
-    "Draw one dataset and direction into the panel of one kind, whose strengths are `grid`, moved sideways by `place`."
+    "Draw a dataset and direction into the panel of a kind with strengths `grid`, moved sideways by `place`."
     part = part.sort_values("strength")
     x = np.searchsorted(grid, part.strength) + place
-    _points(top, x, None, part, value, False, **style)
-    if value == "across_halves": top.plot(x, part.ceiling, ":", color=style["color"], lw=1)
+    agreement, arms = _with_arms(part, value)
+    top.errorbar(x, agreement, yerr=arms, **_POINT, **style)
+    if value == "across_halves":
+        top.plot(x, part.ceiling, ":", color=style["color"], lw=1)
     below.plot(x, 100*part.share, ms=3, **style)
+
+def _kind_panel(top, below, kind, grid, value, curves):
+    "Draw all datasets and directions of a kind, with a line where there is no agreement, or the ceiling."
+    for (_, style, part), place in zip(curves, _side_by_side(len(curves), .5)):
+        _stability_panel(top, below, part[part.kind == kind], grid, value, place, style)
+    if value == "ratio":
+        top.axhline(1, color="black", lw=.6, ls=":")
+    else:
+        top.axhline(0, color="black", lw=.6, ls="-")
+    title, unit = KINDS.get(kind, (kind, "strength"))
+    top.set(title=title)
+    below.set(xlabel=unit, ylim=(0, 109), yticks=(0, 50, 100), xticks=range(len(grid)),
+              xticklabels=[f"{s:g}" for s in grid], xlim=(-.5, len(grid) - .5))
 
 # %% ../nbs/72_paper.ipynb #f3e05443
 def stability_curves(
-    table: pd.DataFrame, # one row per dataset (`name`), direction, kind, strength, pairs and statistic: what `stability` gave
+    table: pd.DataFrame, # of `stability`, per dataset (`name`), direction, kind, strength, pairs, statistic
     statistic: str = "spearman", # which rows to draw
     value: str = "across_halves", # or 'ratio', or another column of `compare_rankings` that has _lo and _hi
     pairs: str = "surviving", # or 'all'
     title: str = "", # above the panels
 ) -> Figure: # one panel per kind; below it, the share of triples that are compared
     "Agreement of the rankings before and after perturbation, with its noise ceiling."
-    table = _rows_of(table, statistic, ("kind", "strength", "pairs", "survival_all", "ceiling", value, f"{value}_lo", f"{value}_hi"))
-    table = table[table.pairs == pairs].assign(share=lambda t: t.survival_all if pairs == "surviving" else 1.)
-    kinds, curves = list(dict.fromkeys(table.kind)), list(_curves(table))
+    needed = ("kind", "strength", "pairs", "survival_all", "ceiling", *_ends(value))
+    table = _rows_of(table, statistic, needed)
+    table = table[table.pairs == pairs]
+    share = table.survival_all if pairs == "surviving" else 1.
+    table = table.assign(share=share)
+    kinds = list(dict.fromkeys(table.kind))
+    curves = list(_curves(table))
     with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(2, len(kinds), figsize=(COLUMN if len(kinds) == 1 else PAGE, 3.), layout="constrained", squeeze=False, sharey="row", sharex="col", height_ratios=[3, 1])
+        fig, axes = _kind_axes(len(kinds))
         for (top, below), kind in zip(axes.T, kinds):
             grid = np.unique(table.strength[table.kind == kind])
-            for k, (_, style, part) in enumerate(curves): _stability_panel(top, below, part[part.kind == kind], grid, value, (k - (len(curves) - 1)/2)*.5/len(curves), style)
-            about, unit = KINDS.get(kind, (kind, "strength"))
-            top.axhline(1 if value == "ratio" else 0, color="black", lw=.6, ls=":" if value == "ratio" else "-")
-            top.set(title=about)
-            below.set(xlabel=unit, ylim=(0, 109), yticks=(0, 50, 100), xticks=range(len(grid)), xticklabels=[f"{s:g}" for s in grid], xlim=(-.5, len(grid) - .5))
-        axes[0, 0].set_ylabel({"across_halves": "agreement across halves", "ratio": "agreement / ceiling"}.get(value, value) + f"\n({LABELS.get(statistic, statistic)})")
+            _kind_panel(top, below, kind, grid, value, curves)
+        axes[0, 0].set_ylabel(_axis_label(value, statistic))
         axes[1, 0].set_ylabel("triples compared (%)")
-        keys = [(Line2D([], [], ms=3.5, **style), label) for label, style, _ in curves] + [(Line2D([], [], ls=":", color="black"), "noise ceiling")]
-        fig.legend(*zip(*keys), loc="outside lower center", ncols=4)
-        fig.suptitle(title)
-        plt.close(fig)
-    return fig
+        keys = [(Line2D([], [], ms=3.5, **style), label) for label, style, _ in curves]
+        keys.append((Line2D([], [], ls=":", color="black"), "noise ceiling"))
+        return _finish(fig, keys, title)
 
 # %% ../nbs/72_paper.ipynb #0cc0c451
-RANKS = tuple(f"{name}{end}" for name in ("per_pair", "dataset", "across_halves", "ceiling", "ratio") for end in ("", "_lo", "_hi"))  # numbers of `compare_rankings`
-FILES = {"summary.json": ("schema", "n_train", "n_test", "classes", "test_accuracy", "n_heads", "directions"), "heads.csv": ("direction", "layer", "head", "quantity", "n", "mean", "lo", "hi", "t", "q", "recovery", "verdict"), "power.csv": ("direction", "layer", "head", "mde", "mde_recovery", "units_needed"),
-         "baselines.csv": ("direction", "method", "statistic", *RANKS), "stability.csv": ("direction", "kind", "strength", "pairs", "statistic", *RANKS, "survival", "survival_all"), "controls.csv": ("control", "run", "layer", "head", "n", "t")}  # file of a report -> keys or columns it needs
+# numbers of `compare_rankings`
+RANKS = tuple(_ends("per_pair", "dataset", "across_halves", "ceiling", "ratio"))
+
+FILES = {  # file of a report -> keys or columns it needs
+    "summary.json": (
+        "schema", "n_train", "n_test", "classes", "test_accuracy", "n_heads", "directions"),
+    "heads.csv": (
+        "direction", "layer", "head", "quantity", "n", "mean", "lo", "hi", "t", "q", "recovery", "verdict"),
+    "power.csv": (
+        "direction", "layer", "head", "mde", "mde_recovery", "units_needed"),
+    "baselines.csv": (
+        "direction", "method", "statistic", *RANKS),
+    "stability.csv": (
+        "direction", "kind", "strength", "pairs", "statistic", *RANKS, "survival", "survival_all"),
+    "controls.csv": (
+        "control", "run", "layer", "head", "n", "t"),
+}
+
+# %% ../nbs/72_paper.ipynb #5e2b2081
+def _load(path):
+    "What a file holds: a record, or a table, which may be empty."
+    if path.suffix == ".json":
+        return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return pd.read_csv(path)
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()
 
 def _read(path, needed):
     "The record or a table of a report; a table without rows still has its columns."
-    try: table = json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else pd.read_csv(path)
-    except pd.errors.EmptyDataError: table = pd.DataFrame()
-    missing, record = [c for c in needed if c not in table], isinstance(table, dict)
-    if missing and (record or len(table)): raise ValueError(f"{path} has no {'entry' if record else 'column'} {missing[0]!r}; run its report again with this version")
-    return table if record else table.reindex(columns=list(dict.fromkeys([*table, *needed])))
+    found = _load(path)
+    record = isinstance(found, dict)
+    missing = [c for c in needed if c not in found]
+    if missing and (record or len(found)):
+        part = "entry" if record else "column"
+        raise ValueError(f"{path} has no {part} {missing[0]!r}; run its report again with this version")
+    if record:
+        return found
+    return found.reindex(columns=list(dict.fromkeys([*found, *needed])))
 
 # %% ../nbs/72_paper.ipynb #a920b99e
+def _check_report(folder, name):
+    "Refuse a report that is not complete, or not what was written."
+    path = folder/name
+    again = f"run `make report DATASET={name}` again"
+    missing = [f for f in FILES if not (path/f).is_file()]
+    if missing:
+        raise ValueError(f"the report in {str(path)!r} lacks {missing}; {again}")
+    changed = [f for f in differing(path) if f in FILES]
+    if changed:
+        raise ValueError(f"{changed} in {str(path)!r} changed since the report was written; {again}")
+
+def _records(folder, names):
+    "The summaries of all reports."
+    summary = [{"name": n, **_read(folder/n/"summary.json", FILES["summary.json"])} for n in names]
+    other = {s["name"]: s["schema"] for s in summary if s["schema"] != SCHEMA}
+    if other:
+        raise ValueError(f"reports {other} have another schema of summary.json than {SCHEMA}; "
+                         "run them again with this version")
+    return summary
+
+def _stack(folder, names, file):
+    "One table of all reports."
+    tables = [_read(folder/n/file, FILES[file]).assign(name=n) for n in names]
+    table = pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
+    return table[["name", *table.columns.drop("name")]]
+
+# %% ../nbs/72_paper.ipynb #764695f7
 def collect(
     folder: str | Path, # of the reports: one folder per dataset in it
     names: list | None = None, # datasets to take, in this order; None: all, by name
-) -> dict: # 'summary' -> list of records; 'heads', 'power', 'baselines', 'stability', 'controls' -> table with the column `name` first
+) -> dict: # 'summary': records; 'heads', 'power', 'baselines', 'stability', 'controls': table, `name` first
     "Read the files of all reports; raises `ValueError` if one is not complete."
     folder = Path(folder)
     recover(folder)
     found = sorted(p.parent.name for p in folder.glob("[!.]*/summary.json"))
-    if not found and not names: raise ValueError(f"there are no reports in {str(folder)!r}; run `make report DATASET=...` first")
+    if not found and not names:
+        raise ValueError(f"there are no reports in {str(folder)!r}; run `make report DATASET=...` first")
     names = list(names or found)
     for name in names:
-        missing = [f for f in FILES if not (folder/name/f).is_file()]
-        if missing: raise ValueError(f"the report in {str(folder/name)!r} lacks {missing}; run `make report DATASET={name}` again")
-        changed = [f for f in differing(folder/name) if f in FILES]
-        if changed: raise ValueError(f"{changed} in {str(folder/name)!r} changed since the report was written; run `make report DATASET={name}` again")
-    def stack(file):
-        tables = [_read(folder/n/file, FILES[file]).assign(name=n) for n in names]
-        table = pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
-        return table[["name", *table.columns.drop("name")]]
-    summary = [{"name": n, **_read(folder/n/"summary.json", FILES["summary.json"])} for n in names]
-    other = {s["name"]: s["schema"] for s in summary if s["schema"] != SCHEMA}
-    if other: raise ValueError(f"reports {other} have another schema of summary.json than {SCHEMA}; run them again with this version")
-    return {"summary": summary, **{Path(f).stem: stack(f) for f in FILES if f.endswith(".csv")}}
+        _check_report(folder, name)
+    summary = _records(folder, names)
+    tables = {Path(f).stem: _stack(folder, names, f) for f in FILES if f.endswith(".csv")}
+    return {"summary": summary, **tables}
 
 # %% ../nbs/72_paper.ipynb #4b983bd0
+def _scrambled_rate(record):
+    "Share of scrambled heads that the test called effects, where that was tried."
+    controls = record.get("controls") or []
+    rates = {row["control"]: row["rate"] for row in controls if isinstance(row, dict)}
+    return rates.get("scrambled")
+
+def _summary_row(record, direction, facts, scrambled_rate):
+    "One dataset and direction."
+    best = facts["largest"]
+    return {
+        "name": record["name"],
+        "direction": direction,
+        "classes": len(record["classes"]),
+        "train": record["n_train"],
+        "test": record["n_test"],
+        "accuracy": record["test_accuracy"],
+        "triples": facts["n"],
+        "effective_n": facts["effective_n"],
+        "smallest_p": facts["smallest_p"],
+        "heads": record["n_heads"],
+        **facts["verdicts"],
+        "small": facts["small"],
+        "median_abs_d_z": facts["median_abs_d_z"],
+        "largest": f"L{best['layer']} H{best['head']}",
+        "largest_mean": best["mean"],
+        "largest_recovery": best["recovery"],
+        "scrambled_rate": scrambled_rate,
+    }
+
+# %% ../nbs/72_paper.ipynb #38c505b2
+_CAUSAL = ["causal+", "causal-"]
+
 def summary_table(
     collected: dict, # what `collect` gave
 ) -> pd.DataFrame: # data, model, triples, verdicts, the largest head, controls
     "Table 1: each dataset and direction in one row."
     rows = []
-    for s in collected["summary"]:
-        rate = {row["control"]: row["rate"] for row in s.get("controls") or [] if isinstance(row, dict)}
-        for d, f in s["directions"].items():
-            best = f["largest"]
-            rows.append({"name": s["name"], "direction": d, "classes": len(s["classes"]), "train": s["n_train"], "test": s["n_test"], "accuracy": s["test_accuracy"],
-                         "triples": f["n"], "effective_n": f["effective_n"], "smallest_p": f["smallest_p"], "heads": s["n_heads"], **f["verdicts"], "small": f["small"], "median_abs_d_z": f["median_abs_d_z"],
-                         "largest": f"L{best['layer']} H{best['head']}", "largest_mean": best["mean"], "largest_recovery": best["recovery"], "scrambled_rate": rate.get("scrambled")})
+    for record in collected["summary"]:
+        rate = _scrambled_rate(record)
+        for direction, facts in record["directions"].items():
+            rows.append(_summary_row(record, direction, facts, rate))
     return pd.DataFrame(rows).astype({"scrambled_rate": float, "largest_recovery": float})
 
 def significant_heads(
@@ -183,71 +342,136 @@ def significant_heads(
 ) -> pd.DataFrame: # one row per head with a causal verdict, the largest first
     "Table 2: heads whose effect survives inference."
     heads = collected["heads"]
-    chosen = heads[heads.verdict.isin(["causal+", "causal-"])]
-    order = {n: i for i, n in enumerate(dict.fromkeys(heads["name"]))}
-    chosen = chosen.assign(rank=chosen["name"].map(order), size=-chosen["mean"].abs()).sort_values(["rank", "direction", "size"], kind="stable")
-    columns = "name direction layer head verdict small n mean lo hi recovery recovery_lo recovery_hi q p_max_t d_z d_z_lo d_z_hi recurs".split()
+    order = {name: i for i, name in enumerate(dict.fromkeys(heads["name"]))}
+    chosen = heads[heads.verdict.isin(_CAUSAL)]
+    chosen = chosen.assign(rank=chosen["name"].map(order), size=-chosen["mean"].abs())
+    chosen = chosen.sort_values(["rank", "direction", "size"], kind="stable")
+    columns = [
+        "name", "direction", "layer", "head", "verdict", "small", "n", "mean", "lo", "hi",
+        *_ends("recovery"), "q", "p_max_t", *_ends("d_z"), "recurs"]
     return chosen[[c for c in columns if c in chosen]].reset_index(drop=True)
 
 # %% ../nbs/72_paper.ipynb #363af095
+def _power_row(name, direction, heads, power):
+    "One dataset and direction."
+    return {
+        "name": name,
+        "direction": direction,
+        "triples": heads.n.iloc[0],
+        "heads": len(heads),
+        "found": int(heads.verdict.isin(_CAUSAL).sum()),
+        "detectable_alone": int(np.isfinite(power.mde).sum()),
+        "equal_share": 1/len(heads),
+        "detectable_recovery_min": power.mde_recovery.min(),
+        "detectable_recovery_median": power.mde_recovery.median(),
+        "detectable_recovery_max": power.mde_recovery.max(),
+        "triples_for_equal_share_median": power.units_needed.median(),
+    }
+
 def power_table(
     collected: dict, # what `collect` gave
 ) -> pd.DataFrame: # one row per dataset and direction; recoveries as shares of the gap
     "Table 5: what could have been found."
-    heads, power, rows = collected["heads"], collected["power"], []
-    for (name, d), part in power.groupby(["name", "direction"], sort=False):
-        of = heads[(heads["name"] == name) & (heads.direction == d)]
-        rows.append({"name": name, "direction": d, "triples": of.n.iloc[0], "heads": len(of), "found": int(of.verdict.isin(["causal+", "causal-"]).sum()), "detectable_alone": int(np.isfinite(part.mde).sum()),
-                     "equal_share": 1/len(of), **{f"detectable_recovery_{k}": getattr(part.mde_recovery, k)() for k in ("min", "median", "max")}, "triples_for_equal_share_median": part.units_needed.median()})
+    heads = collected["heads"]
+    rows = []
+    for (name, direction), part in collected["power"].groupby(["name", "direction"], sort=False):
+        same = (heads["name"] == name) & (heads.direction == direction)
+        rows.append(_power_row(name, direction, heads[same], part))
     return pd.DataFrame(rows)
+
+# %% ../nbs/72_paper.ipynb #27e67401
+def _picked(table, *columns):
+    "The columns that a table has, after `name` and `direction`."
+    return table[["name", "direction", *(c for c in columns if c in table)]]
+
+def _methods_table(collected):
+    "Table 3."
+    return _picked(collected["baselines"], "method", "statistic", *RANKS)
+
+def _stability_table(collected):
+    "Table 4."
+    return _picked(collected["stability"], "kind", "strength", "pairs", "statistic", "n", "survival", *RANKS,
+                   "between_seeds", "composite")
 
 def paper_tables(
     collected: dict, # what `collect` gave
 ) -> dict: # file name without suffix -> (title, table)
     "Tables 1 to 5, as readers see them: `name` is called dataset."
-    words = {"name": "dataset", **{f"dataset{end}": f"same_pairs{end}" for end in ("", "_lo", "_hi")}}
-    pick = lambda table, columns: collected[table][["name", "direction", *(c for c in columns if c in collected[table])]]
-    tables = {"table1_summary": ("Data, models, triples and verdicts", summary_table(collected)), "table2_heads": ("Heads with a causal verdict", significant_heads(collected)),
-              "table3_methods": ("Other methods against patching", pick("baselines", ["method", "statistic", *RANKS])),
-              "table4_stability": ("Rankings under perturbation", pick("stability", ["kind", "strength", "pairs", "statistic", "n", "survival", *RANKS, "between_seeds", "composite"])),
-              "table5_power": ("What could have been found", power_table(collected))}
+    tables = {
+        "table1_summary": ("Data, models, triples and verdicts", summary_table(collected)),
+        "table2_heads": ("Heads with a causal verdict", significant_heads(collected)),
+        "table3_methods": ("Other methods against patching", _methods_table(collected)),
+        "table4_stability": ("Rankings under perturbation", _stability_table(collected)),
+        "table5_power": ("What could have been found", power_table(collected)),
+    }
+    words = {"name": "dataset", **dict(zip(_ends("dataset"), _ends("same_pairs")))}
     return {name: (title, table.rename(columns=words)) for name, (title, table) in tables.items()}
 
 # %% ../nbs/72_paper.ipynb #9a659a4c
-def _cell(v):
-    if pd.isna(v): return "–"
-    if isinstance(v, (bool, np.bool_)): return "yes" if v else "no"
-    if not isinstance(v, (float, np.floating)): return str(v).replace("|", "\\|")
-    return ("∞" if v > 0 else "−∞") if np.isinf(v) else f"{v + 0.:.3g}"
+def _cell(value):
+    "One value, for reading."
+    if pd.isna(value):
+        return "–"
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    if not isinstance(value, (float, np.floating)):
+        return str(value).replace("|", "\\|")
+    if np.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return f"{value + 0.:.3g}"
 
+def _with_interval(cell, lo, hi):
+    "Estimate and interval in one cell."
+    return cell if np.isnan(lo) else f"{cell} ({_cell(float(lo))} to {_cell(float(hi))})"
+
+def _cells(table, column):
+    "A column for reading, with its interval if the table has one."
+    cells = [_cell(value) for value in table[column]]
+    _, lo, hi = _ends(column)
+    if lo in table and hi in table:
+        return [_with_interval(*parts) for parts in zip(cells, table[lo], table[hi])]
+    return cells
+
+# %% ../nbs/72_paper.ipynb #6a713961
 def markdown(
     table: pd.DataFrame, # columns x, x_lo, x_hi (or mean, lo, hi) become one
     title: str = "", # a line above
 ) -> str: # a table in Markdown
     "A table for reading."
-    table, shown = table.rename(columns={"lo": "mean_lo", "hi": "mean_hi"}), {}
-    for c in table.columns:
-        if c.endswith(("_lo", "_hi")) and c[:-3] in table: continue
-        shown[c.replace("_", " ")] = [_cell(v) for v in table[c]]
-        if f"{c}_lo" in table and f"{c}_hi" in table:
-            ends = zip(shown[c.replace("_", " ")], table[f"{c}_lo"], table[f"{c}_hi"])
-            shown[c.replace("_", " ")] = [v if np.isnan(a) else f"{v} ({_cell(float(a))} to {_cell(float(b))})" for v, a, b in ends]
-    lines = ["| " + " | ".join(cells) + " |" for cells in (shown, ["---"]*len(shown), *zip(*shown.values()))]
-    return (f"**{title}**\n\n" if title else "") + ("\n".join(lines) if len(table) else "No rows.") + "\n"
+    table = table.rename(columns={"lo": "mean_lo", "hi": "mean_hi"})
+    shown = {}
+    for column in table.columns:
+        if column.endswith(("_lo", "_hi")) and column[:-3] in table:
+            continue
+        shown[column.replace("_", " ")] = _cells(table, column)
+    rows = [shown, ["---"]*len(shown), *zip(*shown.values())]
+    lines = ["| " + " | ".join(cells) + " |" for cells in rows]
+    heading = f"**{title}**\n\n" if title else ""
+    body = "\n".join(lines) if len(table) else "No rows."
+    return f"{heading}{body}\n"
 
 # %% ../nbs/72_paper.ipynb #5672d8f9
 def paper_figures(
     collected: dict, # what `collect` gave
 ) -> dict: # file name without suffix -> figure
     "Figures 1 to 5, and the pipeline."
-    figures = {"pipeline": pipeline(), "fig1_importance": head_importance(collected["heads"]), "fig4_effects": forest(collected["heads"])}
-    if len(collected["baselines"]): figures["fig2_methods"] = method_agreement(collected["baselines"])
-    if len(collected["stability"]): figures["fig3_stability"] = stability_curves(collected["stability"])
+    heads = collected["heads"]
+    figures = {
+        "pipeline": pipeline(),
+        "fig1_importance": head_importance(heads),
+        "fig4_effects": forest(heads),
+    }
+    if len(collected["baselines"]):
+        figures["fig2_methods"] = method_agreement(collected["baselines"])
+    if len(collected["stability"]):
+        figures["fig3_stability"] = stability_curves(collected["stability"])
     controls = collected["controls"]
     scrambled = controls[controls.control == "scrambled"]
-    if len(scrambled): figures["fig5_controls"] = control_null(collected["heads"], scrambled)
+    if len(scrambled):
+        figures["fig5_controls"] = control_null(heads, scrambled)
     return dict(sorted(figures.items()))
 
+# %% ../nbs/72_paper.ipynb #5c8c2526
 def paper(
     folder: str | Path, # of the reports: one folder per dataset in it
     out: str | Path, # where figures and tables go
@@ -255,7 +479,12 @@ def paper(
 ) -> list[Path]: # the files written
     "Write the figures and tables that span all reports."
     check_folder(out)
-    collected, files = collect(folder, names), {}
-    for name, figure in paper_figures(collected).items(): files |= {f"{name}.pdf": figure, f"{name}.png": figure}
-    for name, (title, table) in paper_tables(collected).items(): files |= {f"{name}.csv": table, f"{name}.md": markdown(table, title)}
+    collected = collect(folder, names)
+    files = {}
+    for name, figure in paper_figures(collected).items():
+        files[f"{name}.pdf"] = figure
+        files[f"{name}.png"] = figure
+    for name, (title, table) in paper_tables(collected).items():
+        files[f"{name}.csv"] = table
+        files[f"{name}.md"] = markdown(table, title)
     return publish(out, files)

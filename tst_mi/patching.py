@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SITES', 'PROTOCOL', 'SHORTCUTS', 'OPTIONAL', 'ABLATIONS', 'NEEDS', 'HEAD_COUNTS', 'OUTPUTS', 'MLPS', 'INPUTS',
-           'STREAMS', 'missing_members', 'Trace', 'has_fast_path', 'all_pairs_of_heads', 'top_k_sets', 'Sweep',
+           'STREAMS', 'missing_members', 'has_fast_path', 'Trace', 'all_pairs_of_heads', 'top_k_sets', 'Sweep',
            'transparent', 'HeadModule', 'find_heads', 'check_reach', 'model_logits', 'check_logits', 'sweep',
            'head_influence']
 
@@ -31,37 +31,64 @@ from .artifacts import fingerprint, to_plain, versions, whole_file
 from .model import require_eval, rounding
 
 # %% ../nbs/20_patching.ipynb #27b0df35
-SITES = {"head": ("layer", "head"), "head_pos": ("layer", "head", "position"), "layer": ("layer",), "layer_pos": ("layer", "position"),
-         "mlp": ("layer",), "mlp_pos": ("layer", "position"), "residual": ("layer",), "residual_pos": ("layer", "position"),
-         "set": ("set",), "projection_slice": ("layer", "slice")}  # site -> axes of a sweep's result, between pair and class
+SITES = {  # site -> axes of a sweep's result, between pair and class
+    "head": ("layer", "head"),
+    "head_pos": ("layer", "head", "position"),
+    "layer": ("layer",),
+    "layer_pos": ("layer", "position"),
+    "mlp": ("layer",),
+    "mlp_pos": ("layer", "position"),
+    "residual": ("layer",),
+    "residual_pos": ("layer", "position"),
+    "set": ("set",),
+    "projection_slice": ("layer", "slice"),
+}
 
 # %% ../nbs/20_patching.ipynb #342313fe
-PROTOCOL = {"embed": "series (B, T, C) to the first stream (B, T', D)", "blocks": "the layers, at least one",
-            "readout": "last stream and mask of tokens to logits (B, K)",
-            "blocks.heads": "stream and mask to z (B, T, H, E)", "blocks.attn.n_heads": "heads of the layer",
-            "blocks.attn.out": "z to attention's output (B, T, D)", "blocks.mid": "stream and attention's output to the stream after it",
-            "blocks.mlp": "that stream to what the feed-forward part adds", "blocks.finish": "both to the stream that leaves"}  # member -> what it does
-SHORTCUTS = {"mixing": ("attn.out_proj.weight",), "one_token": ("attention_input", "attn.qkv", "attn.z")}  # declared in attn.shortcuts -> members needed
-OPTIONAL = {"token_mask": "mask of steps (B, T) to mask of tokens; without it they are the same",
-            "readout_one_token": "logits when one token of the last stream changes, or None; see `TimeSeriesTransformer`"}  # member -> what it does
+PROTOCOL = {  # member -> what it does
+    "embed": "series (B, T, C) to the first stream (B, T', D)",
+    "blocks": "the layers, at least one",
+    "readout": "last stream and mask of tokens to logits (B, K)",
+    "blocks.heads": "stream and mask to z (B, T, H, E)",
+    "blocks.attn.n_heads": "heads of the layer",
+    "blocks.attn.out": "z to attention's output (B, T, D)",
+    "blocks.mid": "stream and attention's output to the stream after it",
+    "blocks.mlp": "that stream to what the feed-forward part adds",
+    "blocks.finish": "both to the stream that leaves",
+}
+SHORTCUTS = {  # declared in attn.shortcuts -> members needed
+    "mixing": ("attn.out_proj.weight",),
+    "one_token": ("attention_input", "attn.qkv", "attn.z"),
+}
+OPTIONAL = {  # member -> what it does
+    "token_mask": "mask of steps (B, T) to mask of tokens; without it they are the same",
+    "readout_one_token": "logits when one token of the last stream changes, or None; "
+                         "see `TimeSeriesTransformer`",
+}
 
+# %% ../nbs/20_patching.ipynb #ab9f01dc
 def _shows(thing, path):
     "Does a thing have this member, or member of a member?"
-    for name in path.split("."): thing = getattr(thing, name, None)
+    for name in path.split("."):
+        thing = getattr(thing, name, None)
     return thing is not None
 
 def _states(thing, name, about):
-    "Does a thing state a member, or inherit it from a class below which no member that it is about was overridden?"
-    if name in vars(thing): return True
+    "Does a thing state a member, or inherit it from a class below which nothing it is about was overridden?"
+    if name in vars(thing):
+        return True
     for kind in type(thing).__mro__:
-        if name in vars(kind): return True
-        if any(member in vars(kind) for member in about): return False
+        if name in vars(kind):
+            return True
+        if any(member in vars(kind) for member in about):
+            return False
     return False
 
 def _declares(block, shortcut):
+    "Does a layer's attention declare a shortcut?"
     attn = getattr(block, "attn", None)
-    if not _states(attn, "shortcuts", ("heads", "qkv", "pattern_and_values", "out", "forward")): return False
-    return shortcut in attn.shortcuts
+    about = ("heads", "qkv", "pattern_and_values", "out", "forward")
+    return _states(attn, "shortcuts", about) and shortcut in attn.shortcuts
 
 # %% ../nbs/20_patching.ipynb #a53b8908
 def missing_members(
@@ -70,11 +97,20 @@ def missing_members(
     "What keeps this model from being entered half way?"
     lacking = [name for name in ("embed", "blocks", "readout") if not _shows(model, name)]
     blocks = list(getattr(model, "blocks", None) or [])
-    if not blocks: return [*lacking, *(name for name in PROTOCOL if name.startswith("blocks") and name not in lacking)]
+    if not blocks:
+        return lacking + [name for name in PROTOCOL if name.startswith("blocks") and name not in lacking]
     needed = [name.removeprefix("blocks.") for name in PROTOCOL if name.startswith("blocks.")]
     for shortcut, members in SHORTCUTS.items():
-        if any(_declares(block, shortcut) for block in blocks): needed += members
-    return lacking + [f"blocks.{name}" for name in needed if not all(_shows(block, name) for block in blocks)]
+        if any(_declares(block, shortcut) for block in blocks):
+            needed += members
+    missing = [name for name in needed if not all(_shows(block, name) for block in blocks)]
+    return lacking + [f"blocks.{name}" for name in missing]
+
+def has_fast_path(
+    model: nn.Module, # any model
+) -> bool: # does it show all of `PROTOCOL`, and what its shortcuts need?
+    "Can this model be entered half way?"
+    return not missing_members(model)
 
 # %% ../nbs/20_patching.ipynb #34b3032d
 class Trace(NamedTuple):
@@ -88,25 +124,24 @@ class Trace(NamedTuple):
 def _z(block, x, mask):
     "What the heads write, (P, T, H, E); refuses a number of heads that is not the declared one."
     z = block.heads(x, mask)
-    if z.shape[-2] == block.attn.n_heads: return z
-    raise ValueError(f"a layer says that it has {block.attn.n_heads} heads (attn.n_heads), and heads(x, mask) gives {z.shape[-2]}; correct one of them")
+    declared = block.attn.n_heads
+    if z.shape[-2] == declared:
+        return z
+    raise ValueError(f"a layer says that it has {declared} heads (attn.n_heads), "
+                     f"and heads(x, mask) gives {z.shape[-2]}; correct one of them")
 
 def _trace(model, x, mask):
     "The traces of all layers, the last stream, and the logits."
-    x, layers = model.embed(x), []
+    x = model.embed(x)
+    layers = []
     for block in model.blocks:
         z = _z(block, x, mask)
         a = block.attn.out(z)
         h = block.mid(x, a)
-        layers.append(Trace(x, z, a, h, block.mlp(h)))
-        x = block.finish(h, layers[-1].m)
+        m = block.mlp(h)
+        layers.append(Trace(x, z, a, h, m))
+        x = block.finish(h, m)
     return layers, x, model.readout(x, mask)
-
-def has_fast_path(
-    model: nn.Module, # any model
-) -> bool: # does it show all of `PROTOCOL`, and what its shortcuts need?
-    "Can this model be entered half way?"
-    return not missing_members(model)
 
 # %% ../nbs/20_patching.ipynb #4d1d3be9
 def _per_head(block, base, donor):
@@ -118,10 +153,13 @@ def _per_head(block, base, donor):
 def _per_slice(block, base, donor):
     "The same for slices of the mixed output."
     n = block.attn.n_heads
-    if base.a.shape[-1] % n: raise ValueError(f"attention's output is {base.a.shape[-1]} wide, which cannot be cut into {n} slices")
-    slices = torch.eye(n).repeat_interleave(base.a.shape[-1]//n, 1).to(base.a)
+    width = base.a.shape[-1]
+    if width % n:
+        raise ValueError(f"attention's output is {width} wide, which cannot be cut into {n} slices")
+    slices = torch.eye(n).repeat_interleave(width//n, 1).to(base.a)
     return (donor.a - base.a)[:, None]*slices[:, None]
 
+# %% ../nbs/20_patching.ipynb #5e5f0397
 def _after_attention(block, base, a_PVTD):
     "The layer's output, given a changed attention output."
     h = block.mid(base.x[:, None], a_PVTD)
@@ -129,31 +167,50 @@ def _after_attention(block, base, a_PVTD):
 
 def _leaving(kind, block, base, donor):
     "The stream that leaves the layer when a site of this kind is replaced, `(P, V, T, D)`."
-    if kind == "mlp": return block.finish(base.h, donor.m)[:, None]
-    if kind == "layer": return _after_attention(block, base, donor.a[:, None])
-    added = _per_head(block, base, donor) if kind == "head" else _per_slice(block, base, donor)
+    if kind == "mlp":
+        return block.finish(base.h, donor.m)[:, None]
+    if kind == "layer":
+        return _after_attention(block, base, donor.a[:, None])
+    changes = _per_head if kind == "head" else _per_slice
+    added = changes(block, base, donor)
     return _after_attention(block, base, added.add_(base.a[:, None]))
 
 # %% ../nbs/20_patching.ipynb #31dcf6ad
 def _without_each(q, k, v, mask, positions):
-    "Attention with one position left out, for each of `positions`: values (P, B, T, H, E), log of the total weight (P, B, T, H)."
+    "Attention without a position, for each given: values (P, B, T, H, E), log of total weight (P, B, T, H)."
     scores = q @ k.mT
-    if mask is not None: scores = scores.masked_fill(~mask[:, None, None], -torch.inf)
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, None, None], -torch.inf)
     left_out = F.one_hot(positions, k.shape[2]).bool()[:, None]  # (B, 1, T)
     scores = scores[:, :, None].masked_fill(left_out, -torch.inf)  # (P, H, B, T, T)
-    pattern, largest = scores.softmax(-1), scores.amax(-1)
+    pattern = scores.softmax(-1)
+    largest = scores.amax(-1)
     weight = largest - pattern.amax(-1).log()  # log-sum-exp of the scores
     if mask is not None or k.shape[2] == 1:  # perhaps nothing is left: weight 0, value 0
-        pattern, weight = torch.nan_to_num(pattern), torch.where(largest.isinf(), largest, weight)
+        pattern = torch.nan_to_num(pattern)
+        weight = torch.where(largest.isinf(), largest, weight)
     values = pattern @ v[:, :, None]
     return values.permute(0, 2, 3, 1, 4).contiguous(), weight.permute(0, 2, 3, 1)
 
+# %% ../nbs/20_patching.ipynb #288ea870
+def _others_attention(q, k, v, k1, v1, mask, positions):
+    "What all tokens attend to when the key and value of one of them are new: z of (P, V, B, T, H, E)."
+    rest, weight = _without_each(q, k, v, mask, positions)
+    scores = torch.einsum("phte,phvbe->pvbth", q, k1)
+    if mask is not None:  # a padded step stays unseen
+        scores = scores.masked_fill(~mask[:, None, positions, None, None], -torch.inf)
+    share = torch.sigmoid(scores - weight[:, None])[..., None]
+    new = v1.permute(0, 2, 3, 1, 4)[:, :, :, None]
+    return torch.lerp(rest[:, None], new, share)
+
+# %% ../nbs/20_patching.ipynb #7533d9b1
 def _own_attention(q1, k1, v1, k, v, mask, positions):
     "What the changed token attends to: z of (P, V, B, H, E)."
     scores = torch.einsum("phvbe,phte->phvbt", q1, k)
     index = positions.view(1, 1, 1, -1, 1).expand(*scores.shape[:-1], 1)
     scores = scores.scatter(-1, index, (q1*k1).sum(-1, keepdim=True))
-    if mask is not None: scores = scores.masked_fill(~mask[:, None, None, None], -torch.inf)
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, None, None, None], -torch.inf)
     pattern = scores.softmax(-1)
     old = v[:, :, positions][:, :, None]
     z = torch.einsum("phvbt,phte->phvbe", pattern, v) + pattern.gather(-1, index)*(v1 - old)
@@ -161,18 +218,16 @@ def _own_attention(q1, k1, v1, k, v, mask, positions):
 
 # %% ../nbs/20_patching.ipynb #fb360253
 def _attend_one(block, base, tokens, mask, positions):
-    "Stream leaving a layer whose input changed in one token: `tokens` (P, V, B, D) at `positions` (B,) -> (P, V, B, T, D)."
+    "Stream leaving a layer with one new token: `tokens` (P, V, B, D) at `positions` (B,) -> (P, V, B, T, D)."
     P, V, B, _ = tokens.shape
-    q, k, v = block.attn.qkv(block.attention_input(base.x))
-    q1, k1, v1 = (w.unflatten(2, (V, B)) for w in block.attn.qkv(block.attention_input(tokens).flatten(1, 2)))  # (P, H, V, B, E)
-    rest, weight = _without_each(q, k, v, mask, positions)
-    scores = torch.einsum("phte,phvbe->pvbth", q, k1)
-    if mask is not None: scores = scores.masked_fill(~mask[:, None, positions, None, None], -torch.inf)  # a padded step stays unseen
-    share = torch.sigmoid(scores - weight[:, None])[..., None]
-    z = torch.lerp(rest[:, None], v1.permute(0, 2, 3, 1, 4)[:, :, :, None], share)  # (P, V, B, T, H, E)
+    attn = block.attn
+    q, k, v = attn.qkv(block.attention_input(base.x))
+    changed = attn.qkv(block.attention_input(tokens).flatten(1, 2))
+    q1, k1, v1 = (w.unflatten(2, (V, B)) for w in changed)  # (P, H, V, B, E)
+    z = _others_attention(q, k, v, k1, v1, mask, positions)
     each = torch.arange(B, device=tokens.device)
     z[:, :, each, positions] = _own_attention(q1, k1, v1, k, v, mask, positions)
-    a = block.attn.out(block.attn.z(z.flatten(0, 2))).unflatten(0, (P, V, B))
+    a = attn.out(attn.z(z.flatten(0, 2))).unflatten(0, (P, V, B))
     a[:, :, each, positions] += tokens - base.x[:, None, positions]
     h = block.mid(base.x[:, None, None], a)
     return block.finish(h, block.mlp(h))
@@ -180,54 +235,124 @@ def _attend_one(block, base, tokens, mask, positions):
 # %% ../nbs/20_patching.ipynb #54df76a7
 class _Base(NamedTuple):
     "The base's plain run of one chunk of pairs, and forward passes that start from a change in it."
-    model: nn.Module; layers: list; last: torch.Tensor; mask: torch.Tensor | None; positions: torch.Tensor; rows: int
+    model: nn.Module
+    layers: list  # their traces
+    last: torch.Tensor
+    mask: torch.Tensor | None
+    positions: torch.Tensor
+    rows: int  # that a forward pass may have
+
     def rest(self, layer, stream_PVTD):
         "From a stream that leaves `layer` (-1: the embedding) to logits (P, V, K)."
         P, V = stream_PVTD.shape[:2]
         mask = None if self.mask is None else self.mask.repeat_interleave(V, 0)
         x = stream_PVTD.flatten(0, 1)
-        for block in self.model.blocks[layer + 1:]: x = block(x, mask)
+        for block in self.model.blocks[layer + 1:]:
+            x = block(x, mask)
         return self.model.readout(x, mask).unflatten(0, (P, V))
-    def one_token(self, layer, tokens_PVTD):
-        "Replace token t of the stream entering `layer` (L: the readout), for every t asked for: logits (P, V, positions, K)."
-        P, V = tokens_PVTD.shape[:2]
-        parts = self.positions.tensor_split(-(-len(self.positions)//max(1, self.rows//(P*V))))  # of equal size, or nearly
-        return torch.cat([self._some(layer, tokens_PVTD[:, :, part], part) for part in parts], 2)
-    def _some(self, layer, tokens, positions):
-        if layer < len(self.layers): stream = _attend_one(self.model.blocks[layer], self.layers[layer], tokens, self.mask, positions)
-        else:
-            declared = _states(self.model, "readout_one_token", ("readout",))
-            logits = self.model.readout_one_token(self.last, tokens, self.mask, positions) if declared else None
-            if logits is not None: return logits
-            stream = self.last[:, None, None].repeat(1, tokens.shape[1], len(positions), 1, 1)
-            stream[:, :, torch.arange(len(positions), device=tokens.device), positions] = tokens
-        return self.rest(layer, stream.flatten(1, 2)).unflatten(1, tokens.shape[1:3])
-    def patch(self, site, layer, donor):
-        "Logits of one site in one layer, (P, *variants, K), for a donor's traces."
-        kind, one, _ = site.partition("_pos")
-        enters = kind == "residual"
-        stream = donor[layer].x[:, None] if enters else _leaving(kind, self.model.blocks[layer], self.layers[layer], donor[layer])
-        logits = self.one_token(layer + (not enters), stream) if one else self.rest(layer - enters, stream)
-        return logits if kind in ("head", "projection_slice") else logits[:, 0]
+
+# %% ../nbs/20_patching.ipynb #68e43b9a
+def _read_one(base, tokens_PVBD, positions):
+    "Logits (P, V, B, K) where one token of the last stream is another."
+    if _states(base.model, "readout_one_token", ("readout",)):
+        logits = base.model.readout_one_token(base.last, tokens_PVBD, base.mask, positions)
+        if logits is not None:
+            return logits
+    V, B = tokens_PVBD.shape[1:3]
+    stream = base.last[:, None, None].repeat(1, V, B, 1, 1)
+    stream[:, :, torch.arange(B, device=tokens_PVBD.device), positions] = tokens_PVBD
+    return base.rest(len(base.layers), stream.flatten(1, 2)).unflatten(1, (V, B))
+
+def _enter_one(base, layer, tokens_PVBD, positions):
+    "Logits (P, V, B, K) where one token of the stream entering `layer` (L: the readout) is another."
+    if layer == len(base.layers):
+        return _read_one(base, tokens_PVBD, positions)
+    block = base.model.blocks[layer]
+    stream = _attend_one(block, base.layers[layer], tokens_PVBD, base.mask, positions)
+    return base.rest(layer, stream.flatten(1, 2)).unflatten(1, tokens_PVBD.shape[1:3])
+
+# %% ../nbs/20_patching.ipynb #348e8d2f
+def _one_token(base, layer, tokens_PVTD):
+    "The same for every token t asked for, replaced by token t of `tokens_PVTD`: logits (P, V, positions, K)."
+    P, V = tokens_PVTD.shape[:2]
+    together = max(1, base.rows//(P*V))
+    parts = base.positions.tensor_split(-(-len(base.positions)//together))  # of equal size, or nearly
+    return torch.cat([_enter_one(base, layer, tokens_PVTD[:, :, part], part) for part in parts], 2)
+
+# %% ../nbs/20_patching.ipynb #78b38662
+def _patch_layer(base, site, layer, donor):
+    "Logits of one site in one layer, (P, *variants, K), for a donor's traces."
+    kind, one, _ = site.partition("_pos")
+    if kind == "residual":
+        entered = layer
+        stream = donor[layer].x[:, None]
+    else:
+        entered = layer + 1
+        stream = _leaving(kind, base.model.blocks[layer], base.layers[layer], donor[layer])
+    logits = _one_token(base, entered, stream) if one else base.rest(entered - 1, stream)
+    return logits if kind in ("head", "projection_slice") else logits[:, 0]
 
 # %% ../nbs/20_patching.ipynb #a1b456d7
+def _whole(value):
+    "Is a value a whole number?"
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+def _check_head(i, layer, head, heads):
+    "Refuse a head of set i that the model does not have."
+    if not _whole(layer) or not _whole(head):
+        raise ValueError(f"set {i} holds ({layer!r}, {head!r}); layers and heads are whole numbers from 0")
+    if not 0 <= layer < len(heads) or not 0 <= head < heads[layer]:
+        raise ValueError(f"set {i} names layer {layer} head {head}; "
+                         f"the model has layers 0 to {len(heads) - 1}, "
+                         f"of {', '.join(map(str, heads))} heads, counted from 0")
+
+# %% ../nbs/20_patching.ipynb #b4a67a9d
 def _check_sets(sets, heads):
     "Sets of (layer, head) as a mask (S, L, H); `heads` are the numbers of heads of the layers."
     form = "sets must be a list of sets, each a list of (layer, head), such as [[(0, 1), (1, 3)]]"
-    try: sets = [[(layer, head) for layer, head in s] for s in sets]
-    except (TypeError, ValueError) as error: raise ValueError(f"{form}; sets is {sets!r}") from error
-    if not sets: raise ValueError(f"{form}; it is empty")
+    try:
+        sets = [[(layer, head) for layer, head in s] for s in sets]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{form}; sets is {sets!r}") from error
+    if not sets:
+        raise ValueError(f"{form}; it is empty")
     chosen = np.zeros((len(sets), len(heads), max(heads)), dtype=bool)
     for i, s in enumerate(sets):
-        if not s: raise ValueError(f"set {i} is empty; each set needs at least one (layer, head)")
+        if not s:
+            raise ValueError(f"set {i} is empty; each set needs at least one (layer, head)")
         for layer, head in s:
-            if not _whole(layer) or not _whole(head): raise ValueError(f"set {i} holds ({layer!r}, {head!r}); layers and heads are whole numbers from 0")
-            if not 0 <= layer < len(heads) or not 0 <= head < heads[layer]:
-                raise ValueError(f"set {i} names layer {layer} head {head}; the model has layers 0 to {len(heads) - 1}, of {', '.join(map(str, heads))} heads, counted from 0")
+            _check_head(i, layer, head, heads)
             chosen[i, layer, head] = True
     return chosen
 
-def _whole(value): return isinstance(value, Integral) and not isinstance(value, bool)
+# %% ../nbs/20_patching.ipynb #7a42f32e
+def _enter_sets(block, base, donor, put_SH):
+    "The stream leaving the first layer in which the sets have heads, (P, S, T, D)."
+    added = torch.einsum("sh,phtd->pstd", put_SH.to(base.a), _per_head(block, base, donor))
+    return _after_attention(block, base, base.a[:, None] + added)
+
+def _pass_sets(block, x, mask, donor, put_SH):
+    "The stream leaving a later layer, with the donor's z in the sets' heads; x is (P*S, T, D)."
+    z = block.heads(x, mask).unflatten(0, (-1, len(put_SH)))
+    z = torch.where(put_SH[None, :, None, :, None], donor.z[:, None], z).flatten(0, 1)
+    h = block.mid(x, block.attn.out(z))
+    return block.finish(h, block.mlp(h))
+
+# %% ../nbs/20_patching.ipynb #7dbb279f
+def _run_sets(base, donor, chosen_SLH, start):
+    "One group of sets that start in the same layer."
+    S = len(chosen_SLH)
+    mask = None if base.mask is None else base.mask.repeat_interleave(S, 0)
+    for l in range(start, len(base.layers)):
+        block = base.model.blocks[l]
+        put = chosen_SLH[:, l, :block.attn.n_heads]
+        if l == start:
+            x = _enter_sets(block, base.layers[l], donor[l], put).flatten(0, 1)
+        elif put.any():
+            x = _pass_sets(block, x, mask, donor[l], put)
+        else:
+            x = block(x, mask)
+    return base.model.readout(x, mask).unflatten(0, (-1, S))
 
 # %% ../nbs/20_patching.ipynb #03c1d99d
 def _patch_sets(base, donor, chosen, rows):
@@ -240,32 +365,15 @@ def _patch_sets(base, donor, chosen, rows):
         for part in np.array_split(members, -(-len(members)*P//rows)):
             together = torch.as_tensor(chosen[part], device=base.last.device)
             logits = _run_sets(base, donor, together, start)
-            for i, set_index in enumerate(part): out[set_index] = logits[:, i]
+            for i, set_index in enumerate(part):
+                out[set_index] = logits[:, i]
     return torch.stack(out, 1)
-
-# %% ../nbs/20_patching.ipynb #7a42f32e
-def _run_sets(base, donor, chosen_SLH, start):
-    "One group of sets that start in the same layer."
-    (P, S), x = (len(base.last), len(chosen_SLH)), None
-    mask = None if base.mask is None else base.mask.repeat_interleave(S, 0)
-    for l in range(start, len(base.layers)):
-        block = base.model.blocks[l]
-        put = chosen_SLH[:, l, :block.attn.n_heads]
-        if x is None:
-            a = base.layers[l].a[:, None] + torch.einsum("sh,phtd->pstd", put.to(base.last), _per_head(block, base.layers[l], donor[l]))
-            x = _after_attention(block, base.layers[l], a).flatten(0, 1)
-        elif put.any():
-            z = block.heads(x, mask).unflatten(0, (P, S))
-            z = torch.where(put[None, :, None, :, None], donor[l].z[:, None], z).flatten(0, 1)
-            h = block.mid(x, block.attn.out(z))
-            x = block.finish(h, block.mlp(h))
-        else: x = block(x, mask)
-    return base.model.readout(x, mask).unflatten(0, (P, S))
 
 def _patched(base, site, layers, donor, chosen):
     "Logits (P, *axes, K) of all variants of a site, for one donor's traces."
-    if site == "set": return _patch_sets(base, donor, chosen, base.rows)
-    return torch.stack([base.patch(site, l, donor) for l in layers], 1)
+    if site == "set":
+        return _patch_sets(base, donor, chosen, base.rows)
+    return torch.stack([_patch_layer(base, site, l, donor) for l in layers], 1)
 
 # %% ../nbs/20_patching.ipynb #c6d12929
 def all_pairs_of_heads(
@@ -280,12 +388,49 @@ def top_k_sets(
 ) -> list: # L*H sets: the top head, the top two, ...; the last holds all heads
     "Cumulative sets of the most important heads."
     order = np.argsort(-np.asarray(importance), axis=None, kind="stable")
-    heads = [tuple(int(i) for i in np.unravel_index(o, np.shape(importance))) for o in order]
+    places = [np.unravel_index(o, np.shape(importance)) for o in order]
+    heads = [tuple(int(i) for i in place) for place in places]
     return [heads[:k + 1] for k in range(len(heads))]
 
 # %% ../nbs/20_patching.ipynb #486c2c29
-def _npz(path): return Path(path) if str(path).endswith(".npz") else Path(f"{path}.npz")
+def _npz(path):
+    "The path, with the suffix that numpy would add."
+    return Path(path) if str(path).endswith(".npz") else Path(f"{path}.npz")
 
+def _plain_column(column):
+    "A column's values as numbers or text, which need no pickle."
+    if column.dtype.kind in "iufb":
+        return column.to_numpy()
+    return column.astype(str).to_numpy(dtype="U")
+
+def _arrays(swept):
+    "What the file of a sweep holds."
+    header = dict(site=swept.site, axes=swept.axes, donors=list(swept.patched),
+                  coords=swept.coords, info=swept.info, columns=list(swept.pairs))
+    arrays = {"header": np.array(json.dumps(to_plain(header))), "base": swept.base}
+    for c in swept.pairs:
+        arrays[f"pairs_{c}"] = _plain_column(swept.pairs[c])
+    for d in swept.patched:
+        arrays[f"patched_{d}"] = swept.patched[d]
+        arrays[f"donor_{d}"] = swept.donors[d]
+    return arrays
+
+# %% ../nbs/20_patching.ipynb #bf473686
+def _fields(arrays):
+    "The fields of a sweep, from what its file holds."
+    header = json.loads(str(arrays["header"]))
+    return dict(
+        site=header["site"],
+        axes=tuple(header["axes"]),
+        patched={d: arrays[f"patched_{d}"] for d in header["donors"]},
+        base=arrays["base"],
+        donors={d: arrays[f"donor_{d}"] for d in header["donors"]},
+        pairs=pd.DataFrame({c: arrays[f"pairs_{c}"] for c in header["columns"]}),
+        coords=header["coords"],
+        info=header["info"],
+    )
+
+# %% ../nbs/20_patching.ipynb #0a755cd0
 @dataclass(frozen=True)
 class Sweep:
     "Logits of every patch of one site, and of the unpatched runs."
@@ -297,106 +442,238 @@ class Sweep:
     pairs: pd.DataFrame # the pairs, one row each
     coords: dict # axis -> the labels along it
     info: dict # model, data and settings it was computed from
+
     def __repr__(self):
         shape = next(iter(self.patched.values())).shape
-        return f"Sweep of {self.site}: " + " x ".join(f"{n} {a}" for n, a in zip(shape, ("pairs", *self.axes, "classes"))) + f", donors {', '.join(self.patched)}"
+        names = ("pairs", *self.axes, "classes")
+        size = " x ".join(f"{n} {name}" for n, name in zip(shape, names))
+        return f"Sweep of {self.site}: {size}, donors {', '.join(self.patched)}"
+
     def save(self, path: str | Path):
         "Write to one `.npz` file."
-        head = to_plain(dict(site=self.site, axes=self.axes, donors=list(self.patched), coords=self.coords, info=self.info, columns=list(self.pairs)))
-        column = lambda c: c.to_numpy() if c.dtype.kind in "iufb" else c.astype(str).to_numpy(dtype="U")
-        arrays = {"header": np.array(json.dumps(head)), "base": self.base, **{f"pairs_{c}": column(self.pairs[c]) for c in self.pairs}}
-        for d in self.patched: arrays |= {f"patched_{d}": self.patched[d], f"donor_{d}": self.donors[d]}
-        with whole_file(_npz(path)) as p: np.savez(p, **arrays)
+        arrays = _arrays(self)
+        with whole_file(_npz(path)) as p:
+            np.savez(p, **arrays)
+
     @classmethod
     def load(cls, path: str | Path):
         "Read what `save` wrote."
-        with np.load(_npz(path), allow_pickle=False) as f: a = dict(f)
-        head = json.loads(str(a["header"]))
-        return cls(head["site"], tuple(head["axes"]), {d: a[f"patched_{d}"] for d in head["donors"]}, a["base"], {d: a[f"donor_{d}"] for d in head["donors"]},
-                   pd.DataFrame({c: a[f"pairs_{c}"] for c in head["columns"]}), head["coords"], head["info"])
+        with np.load(_npz(path), allow_pickle=False) as f:
+            arrays = dict(f)
+        return cls(**_fields(arrays))
 
 # %% ../nbs/20_patching.ipynb #38674ed7
 ABLATIONS = ("zero", "mean")
 
-def _check_inputs(model, X, pairs, site, donors, mask, sets=None, layers=None, path="auto", chunk=None):
-    "Refuse what would give wrong numbers or an obscure error; rows (P, 1 + donors) to be run."
-    _check_kinds(pairs, donors, path, chunk)
-    if site not in SITES: raise ValueError(f"site is {site!r}; it must be one of {list(SITES)}")
-    lacking = missing_members(model) if path == "fast" else []
-    if lacking: raise ValueError(f"the model does not show {', '.join(lacking)}, which the fast path needs; use path='generic'")
-    if (site == "set") != (sets is not None): raise ValueError("site 'set' and the argument sets go together; give both or neither")
-    if site == "set" and layers is not None: raise ValueError("site 'set' names its layers itself; leave layers out")
-    require_eval(model)
-    _check_mask(mask, X)
-    if not donors: raise ValueError(f"donors is empty; name columns of pairs, or {ABLATIONS}")
-    columns = ["base", *(d for d in donors if d not in ABLATIONS)]
-    lacking, shadowed = [c for c in columns if c not in pairs], [a for a in ABLATIONS if a in donors and a in pairs]
-    if lacking or shadowed: raise ValueError(f"pairs has no column {lacking}; its columns are {list(pairs)}" if lacking else f"pairs has columns called {shadowed}, which are names of ablations; rename them")
-    if len(pairs) == 0: raise ValueError("pairs is empty; there is nothing to patch")
-    return _check_rows(X, pairs[columns])
-
-# %% ../nbs/20_patching.ipynb #6792aa27
 def _check_kinds(pairs, donors, path, chunk):
     "Refuse arguments of a kind that would end in somebody else's error."
-    if path not in ("auto", "fast", "generic"): raise ValueError(f"path is {path!r}; it must be 'auto', 'fast' or 'generic'")
+    if path not in ("auto", "fast", "generic"):
+        raise ValueError(f"path is {path!r}; it must be 'auto', 'fast' or 'generic'")
     if not isinstance(pairs, pd.DataFrame):
         hint = "; give its table, pairs.table" if hasattr(pairs, "table") else ""
-        raise ValueError(f"pairs is a {type(pairs).__name__}; it must be a pandas table with one row per pair{hint}")
-    if not pairs.columns.is_unique: raise ValueError(f"pairs has several columns of one name; its columns are {list(pairs)}")
-    if not all(isinstance(d, str) for d in donors): raise ValueError(f"donors is {donors!r}; it must name columns of pairs, or be of {ABLATIONS}")
-    if chunk is not None and not (_whole(chunk) and chunk > 0): raise ValueError(f"chunk is {chunk!r}; it must be a whole number of at least 1")
+        raise ValueError(f"pairs is a {type(pairs).__name__}; "
+                         f"it must be a pandas table with one row per pair{hint}")
+    if not pairs.columns.is_unique:
+        raise ValueError(f"pairs has several columns of one name; its columns are {list(pairs)}")
+    if not all(isinstance(d, str) for d in donors):
+        raise ValueError(f"donors is {donors!r}; it must name columns of pairs, or be of {ABLATIONS}")
+    if chunk is not None and not (_whole(chunk) and chunk > 0):
+        raise ValueError(f"chunk is {chunk!r}; it must be a whole number of at least 1")
 
+# %% ../nbs/20_patching.ipynb #d063746c
+def _columns(pairs, donors):
+    "Columns of the table whose rows are to be run: of the bases, and of the donors that are no ablations."
+    if not donors:
+        raise ValueError(f"donors is empty; name columns of pairs, or {ABLATIONS}")
+    columns = ["base", *(d for d in donors if d not in ABLATIONS)]
+    lacking = [c for c in columns if c not in pairs]
+    if lacking:
+        raise ValueError(f"pairs has no column {lacking}; its columns are {list(pairs)}")
+    shadowed = [a for a in ABLATIONS if a in donors and a in pairs]
+    if shadowed:
+        raise ValueError(f"pairs has columns called {shadowed}, which are names of ablations; rename them")
+    if len(pairs) == 0:
+        raise ValueError("pairs is empty; there is nothing to patch")
+    return columns
+
+# %% ../nbs/20_patching.ipynb #6792aa27
 def _check_mask(mask, X):
-    if mask is not None and (mask.shape != X.shape[:2] or mask.dtype != bool or not mask.any(1).all()):
-        raise ValueError(f"mask has shape {mask.shape} and type {mask.dtype}; it must be {X.shape[:2]} and bool, with a real step in every instance")
+    "Refuse a mask that is not of the series, or leaves one of them nothing."
+    if mask is None:
+        return
+    if mask.shape != X.shape[:2] or mask.dtype != bool or not mask.any(1).all():
+        raise ValueError(f"mask has shape {mask.shape} and type {mask.dtype}; "
+                         f"it must be {X.shape[:2]} and bool, with a real step in every instance")
 
 def _check_rows(X, columns):
     "Row numbers as integers, inside X, of finite instances."
-    try: rows = columns.to_numpy(dtype=float, na_value=np.nan)
-    except (TypeError, ValueError) as error: raise ValueError(f"the columns {list(columns)} of pairs must hold row numbers of X ({error})") from error
-    if not (rows == np.round(rows)).all(): raise ValueError(f"the columns {list(columns)} of pairs must hold row numbers of X; some values are missing or not whole")
+    names = list(columns)
+    try:
+        rows = columns.to_numpy(dtype=float, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the columns {names} of pairs must hold row numbers of X ({error})") from error
+    if not (rows == np.round(rows)).all():
+        raise ValueError(f"the columns {names} of pairs must hold row numbers of X; "
+                         "some values are missing or not whole")
     rows = rows.astype(np.int64)
-    if rows.min() < 0 or rows.max() >= len(X): raise ValueError(f"pairs name instances {rows.min()} to {rows.max()}, but X has {len(X)} (0 to {len(X) - 1})")
-    if not np.isfinite(X[np.unique(rows)]).all(): raise ValueError("X holds NaN or infinite values in instances that are patched; impute or remove them")
+    if rows.min() < 0 or rows.max() >= len(X):
+        raise ValueError(f"pairs name instances {rows.min()} to {rows.max()}, "
+                         f"but X has {len(X)} (0 to {len(X) - 1})")
+    if not np.isfinite(X[np.unique(rows)]).all():
+        raise ValueError("X holds NaN or infinite values in instances that are patched; "
+                         "impute or remove them")
     return rows
 
+# %% ../nbs/20_patching.ipynb #bbe37fde
+def _check_range(name, chosen, n):
+    "Chosen layers or positions as a list; all of them by default."
+    if chosen is None:
+        return list(range(n))
+    sequence = isinstance(chosen, (list, tuple, range, np.ndarray))
+    listed = list(chosen) if sequence else []
+    if not sequence or not all(map(_whole, listed)):
+        raise ValueError(f"{name} is {chosen!r}; it must be a list of whole numbers "
+                         f"from 0 to {n - 1} (of a mask, take np.flatnonzero)")
+    wrong = [i for i in listed if not 0 <= i < n]
+    if wrong or not listed:
+        raise ValueError(f"{name} {wrong} do not exist; there are {name} 0 to {n - 1}")
+    return [int(i) for i in listed]
+
+# %% ../nbs/20_patching.ipynb #378e34bb
+def _check_inputs(model, X, pairs, site, donors, mask, sets=None, layers=None, path="auto", chunk=None):
+    "Refuse what would give wrong numbers or an obscure error; rows (P, 1 + donors) to be run."
+    _check_kinds(pairs, donors, path, chunk)
+    if site not in SITES:
+        raise ValueError(f"site is {site!r}; it must be one of {list(SITES)}")
+    lacking = missing_members(model) if path == "fast" else []
+    if lacking:
+        raise ValueError(f"the model does not show {', '.join(lacking)}, which the fast path needs; "
+                         "use path='generic'")
+    if (site == "set") != (sets is not None):
+        raise ValueError("site 'set' and the argument sets go together; give both or neither")
+    if site == "set" and layers is not None:
+        raise ValueError("site 'set' names its layers itself; leave layers out")
+    require_eval(model)
+    _check_mask(mask, X)
+    return _check_rows(X, pairs[_columns(pairs, donors)])
+
+# %% ../nbs/20_patching.ipynb #8829abee
+def _lead(model):
+    "The parameter whose precision and device a model computes in."
+    first = next(model.parameters())
+    return next((p for p in model.parameters() if p.is_floating_point()), first)
+
+def _mask_rows(mask, rows):
+    "Rows of a mask, if there is one."
+    return None if mask is None else mask[rows]
+
+def _tensors(X, mask, rows, p):
+    "Some of the series and of the mask, where `p` is and as precise."
+    x = torch.as_tensor(X[rows]).to(p)
+    m = None if mask is None else torch.as_tensor(mask[rows]).to(p.device)
+    return x, m
+
+def _token_mask(model, mask):
+    "The mask of tokens; it is that of steps unless the model says otherwise."
+    if mask is None or not hasattr(model, "token_mask"):
+        return mask
+    return model.token_mask(mask)
+
+def _numpy(t):
+    "A tensor as an array, in a precision that numpy knows."
+    if t.dtype in (torch.bfloat16, torch.float16):
+        t = t.float()
+    return t.cpu().numpy()
+
+def _check_finite(logits):
+    "Refuse a model that gives no numbers."
+    if not torch.isfinite(logits).all():
+        raise ValueError("the model's own logits hold NaN or infinite values for some instances; "
+                         "check its weights")
+
 # %% ../nbs/20_patching.ipynb #520c8a1e
-def _row_size(model, T, D): return T*max(16*D, 4*model.blocks[0].attn.n_heads*T)  # numbers that a row needs in a forward pass
+def _row_size(model, T, D):
+    "Numbers that a row needs in a forward pass."
+    return T*max(16*D, 4*model.blocks[0].attn.n_heads*T)
 
 def _rows_at_a_time(model, T, D, device):
     "Rows per forward pass."
-    if device.type == "cuda": return max(8, int(torch.cuda.mem_get_info(device)[0]*.3/4/_row_size(model, T, D)))
-    return max(8, 2**18//(T*D))
+    if device.type != "cuda":
+        return max(8, 2**18//(T*D))
+    free = torch.cuda.mem_get_info(device)[0]
+    return max(8, int(free*.3/4/_row_size(model, T, D)))
 
-def _pairs_at_a_time(model, X, p):
+def _pairs_at_a_time(model, X):
     "Pairs traced together, if the caller does not say: 64, or fewer where their traces would be large."
-    return int(np.clip(2**26//_row_size(model, *model.embed(torch.as_tensor(X[:1]).to(p)).shape[1:]), 1, 64)) if has_fast_path(model) else 16
+    if not has_fast_path(model):
+        return 16
+    stream = model.embed(torch.as_tensor(X[:1]).to(_lead(model)))
+    return int(np.clip(2**26//_row_size(model, *stream.shape[1:]), 1, 64))
 
-def _token_mask(model, mask): return mask if mask is None or not hasattr(model, "token_mask") else model.token_mask(mask)
+def _variants(site, T, H, n_sets):
+    "Patches of a site in one layer."
+    known = {"head": H, "projection_slice": H, "head_pos": H*T, "set": n_sets}
+    others = T if site.endswith("_pos") else 1
+    return known.get(site, others)
 
-def _variants(site, T, H, n_sets): return {"head": H, "projection_slice": H, "head_pos": H*T, "set": n_sets}.get(site, T if site.endswith("_pos") else 1)
+# %% ../nbs/20_patching.ipynb #ff344ac7
+def _sums(layers, weight):
+    "Every activation summed over instances, weighted by instance and position, in double precision."
+    weight = weight.double()
+    return [[torch.einsum("pt,pt...->t...", weight, v.double()) for v in layer] for layer in layers]
 
+# %% ../nbs/20_patching.ipynb #9ced53d9
 def _mean_trace(model, X, mask, p):
     "Every layer's activations averaged over instances, position by position; padded steps are left out."
-    totals, count, few = None, 0, _pairs_at_a_time(model, X, p)
+    totals = None
+    count = 0
+    few = _pairs_at_a_time(model, X)
     for i in range(0, len(X), few):
-        m = None if mask is None else _token_mask(model, torch.as_tensor(mask[i:i + few]).to(p.device))
-        layers = _trace(model, torch.as_tensor(X[i:i + few]).to(p), m)[0]
-        w = torch.ones(layers[0].x.shape[:2]).to(p.device) if m is None else m
-        sums = [[torch.einsum("pt,pt...->t...", w.double(), v.double()) for v in layer] for layer in layers]
-        totals = sums if totals is None else [[a + b for a, b in zip(x, y)] for x, y in zip(totals, sums)]
-        count = count + w.double().sum(0)
-    scale = lambda v: (v/count.clamp(min=1).view(-1, *[1]*(v.ndim - 1)))[None].to(p)
-    return [Trace(*map(scale, layer)) for layer in totals]
+        x, m = _tensors(X, mask, slice(i, i + few), p)
+        m = _token_mask(model, m)
+        layers = _trace(model, x, m)[0]
+        weight = torch.ones(layers[0].x.shape[:2]).to(p.device) if m is None else m
+        sums = _sums(layers, weight)
+        if totals is not None:
+            sums = [[a + b for a, b in zip(*pair)] for pair in zip(totals, sums)]
+        totals = sums
+        count = count + weight.double().sum(0)
+
+    def mean(total):
+        per_position = count.clamp(min=1).view(-1, *[1]*(total.ndim - 1))
+        return (total/per_position)[None].to(p)
+
+    return [Trace(*map(mean, layer)) for layer in totals]
 
 # %% ../nbs/20_patching.ipynb #bf619837
-NEEDS = {"head": ("xza", "z"), "set": ("xza", "z"), "layer": ("xa", "a"), "mlp": ("xhm", "m"),
-         "residual": ("x", "x"), "projection_slice": ("xa", "a")}  # site -> activations of base, of donor
+NEEDS = {  # site -> activations of base, of donor
+    "head": ("xza", "z"),
+    "set": ("xza", "z"),
+    "layer": ("xa", "a"),
+    "mlp": ("xhm", "m"),
+    "residual": ("x", "x"),
+    "projection_slice": ("xa", "a"),
+}
+
+def _pick(layer, rows, fields):
+    "The activations of a layer that are named, of some rows; None for the others."
+    return Trace(*[None]*5)._replace(**{name: getattr(layer, name)[rows] for name in fields})
+
+def _each(f, layer):
+    "A function of each activation that was picked."
+    return layer._replace(**{name: f(v) for name, v in layer._asdict().items() if v is not None})
 
 def _where_real(donor, base, mask):
     "The donor's activations, but the base's at steps that are padding in the donor."
-    if mask is None: return donor
-    choose = lambda d, b: d if d is None else torch.where(mask.view(*mask.shape, *[1]*(d.ndim - 2)), d, b)
+    if mask is None:
+        return donor
+
+    def choose(given, own):
+        if given is None:
+            return given
+        real = mask.view(*mask.shape, *[1]*(given.ndim - 2))
+        return torch.where(real, given, own)
+
     return [Trace(*map(choose, d, b)) for d, b in zip(donor, base)]
 
 # %% ../nbs/20_patching.ipynb #cf3b0928
@@ -413,96 +690,199 @@ def _altered(alter, base, donors, rows):
     "Traces of the donors with altered z, in all layers that have one."
     given = {d: list(layers) for d, layers in donors.items()}
     for l, trace in enumerate(base):
-        changed = _altered_z(alter, l, trace.z, {d: layers[l].z for d, layers in given.items()}, rows)
-        for d, z in changed.items(): given[d][l] = given[d][l]._replace(z=z)
+        own = {d: layers[l].z for d, layers in given.items()}
+        changed = _altered_z(alter, l, trace.z, own, rows)
+        for d, z in changed.items():
+            given[d][l] = given[d][l]._replace(z=z)
     return given
 
 def _check_alter(alter, site, resume):
     "The function, if it can be used here."
-    if alter is None or site in ("head", "head_pos", "set") and resume is None: return alter
+    if alter is None or site in ("head", "head_pos", "set") and resume is None:
+        return alter
     raise ValueError("alter changes what heads write: it needs site 'head', 'head_pos' or 'set', "
                      "and no resume, which could not tell one function from another")
 
-# %% ../nbs/20_patching.ipynb #9f0a32d3
-def _chunk_logits(model, X, mask, rows, site, donors, layers, positions, chosen, mean, p, alter=None):
-    "Logits of one chunk of pairs: base (P, K), donors' own (D, P, K), patched (D, P, *axes, K)."
-    unique, where = np.unique(rows, return_inverse=True)
-    where = where.reshape(rows.shape)
-    tokens = None if mask is None else _token_mask(model, torch.as_tensor(mask[unique]).to(p.device))
-    traces, last, logits = _trace(model, torch.as_tensor(X[unique]).to(p), tokens)
+# %% ../nbs/20_patching.ipynb #27cafd6b
+class _Plan(NamedTuple):
+    "What a sweep patches, and by what."
+    site: str
+    donors: tuple
+    layers: list
+    positions: list | None
+    sets: list | None
+    mean: list | dict | None = None  # activations of the donor 'mean'
+    alter: Callable | None = None
+
+class _Runs(NamedTuple):
+    "Plain runs of a chunk's instances."
+    layers: list  # their traces
+    last: torch.Tensor
+    logits: torch.Tensor
+    mask: torch.Tensor | None  # of tokens
+
+def _by_donor(donors, columns):
+    "donor -> its column; None for ablations, which have none."
+    columns = iter(columns)
+    return {d: None if d in ABLATIONS else next(columns) for d in donors}
+
+def _plain_runs(model, X, mask, instances, p):
+    "The runs of some instances, each of which is there once."
+    x, m = _tensors(X, mask, instances, p)
+    m = _token_mask(model, m)
+    layers, last, logits = _trace(model, x, m)
     _check_finite(logits)
-    needs, budget = NEEDS[site.removesuffix("_pos")], _rows_at_a_time(model, *last.shape[1:], last.device)
-    few, parts = max(1, budget//_variants(site, len(positions), model.blocks[0].attn.n_heads, 1 if chosen is None else len(chosen))), []
-    for group in np.array_split(where, -(-len(where)//few)):
-        take = torch.as_tensor(group, device=last.device)
-        pick = lambda column, fields: [Trace(*(v[column] if f in fields else None for f, v in zip(Trace._fields, layer))) for layer in traces]
-        base = _Base(model, pick(take[:, 0], needs[0]), last[take[:, 0]], None if tokens is None else tokens[take[:, 0]], positions, budget)
-        columns, given = iter(take.T[1:]), {}
-        for d in donors:
-            if d == "zero": donor = [Trace(*(v if v is None else torch.zeros_like(v) for v in layer)) for layer in base.layers]
-            elif d == "mean": donor = [Trace(*(v.expand(len(take), *v.shape[1:]) for v in layer)) for layer in mean]
-            else: donor = _where_real(pick(column := next(columns), needs[1]), base.layers, None if tokens is None else tokens[column])
-            given[d] = donor
-        if alter is not None: given = _altered(alter, base.layers, given, unique[group])
-        parts.append(torch.stack([_patched(base, site, layers, donor, chosen) for donor in given.values()]))
-    own, columns = torch.full((len(donors), len(rows), logits.shape[1]), torch.nan).to(logits), iter(where.T[1:])
+    return _Runs(layers, last, logits, m)
+
+def _own_logits(runs, donors, where):
+    "Logits (D, P, K) of the donors' own runs; NaN for ablations."
+    own = torch.full((len(donors), len(where), runs.logits.shape[1]), torch.nan).to(runs.logits)
+    columns = _by_donor(donors, where.T[1:])
     for i, d in enumerate(donors):
-        if d not in ABLATIONS: own[i] = logits[next(columns)]
-    return [_numpy(t) for t in (logits[where[:, 0]], own, torch.cat(parts, 1))]
+        if columns[d] is not None:
+            own[i] = runs.logits[columns[d]]
+    return own
 
-def _check_finite(logits):
-    if not torch.isfinite(logits).all(): raise ValueError("the model's own logits hold NaN or infinite values for some instances; check its weights")
+# %% ../nbs/20_patching.ipynb #8a003124
+def _donor_layers(d, rows, runs, base, mean, fields):
+    "Traces of a donor, an ablation or `rows` of the runs, to be put into those of the base."
+    if d == "zero":
+        return [_each(torch.zeros_like, layer) for layer in base.layers]
+    if d == "mean":
+        n = len(base.last)
+        return [_each(lambda v: v.expand(n, *v.shape[1:]), layer) for layer in mean]
+    donor = [_pick(layer, rows, fields) for layer in runs.layers]
+    return _where_real(donor, base.layers, _mask_rows(runs.mask, rows))
 
-def _numpy(t): return (t.float() if t.dtype in (torch.bfloat16, torch.float16) else t).cpu().numpy()
+# %% ../nbs/20_patching.ipynb #76c284bc
+def _group_logits(model, runs, where, instances, plan, chosen, budget):
+    "Logits (D, P, *axes, K) of patching a few pairs, which are rows `where` (P, 1 + donors) of the runs."
+    of_base, of_donor = NEEDS[plan.site.removesuffix("_pos")]
+    take = torch.as_tensor(where, device=runs.last.device)
+    rows = take[:, 0]
+    layers = [_pick(layer, rows, of_base) for layer in runs.layers]
+    positions = torch.as_tensor(plan.positions, device=_lead(model).device)
+    base = _Base(model, layers, runs.last[rows], _mask_rows(runs.mask, rows), positions, budget)
+    given = {}
+    for d, column in _by_donor(plan.donors, take.T[1:]).items():
+        given[d] = _donor_layers(d, column, runs, base, plan.mean, of_donor)
+    if plan.alter is not None:
+        given = _altered(plan.alter, layers, given, instances)
+    return torch.stack([_patched(base, plan.site, plan.layers, donor, chosen) for donor in given.values()])
+
+# %% ../nbs/20_patching.ipynb #9f0a32d3
+def _chunk_logits(model, X, mask, rows, plan):
+    "Logits of one chunk of pairs: base (P, K), donors' own (D, P, K), patched (D, P, *axes, K)."
+    heads = [block.attn.n_heads for block in model.blocks]
+    chosen = None if plan.sets is None else _check_sets(plan.sets, heads)
+    n_sets = 1 if plan.sets is None else len(chosen)
+    instances, where = np.unique(rows, return_inverse=True)
+    where = where.reshape(rows.shape)
+    runs = _plain_runs(model, X, mask, instances, _lead(model))
+    budget = _rows_at_a_time(model, *runs.last.shape[1:], runs.last.device)
+    few = max(1, budget//_variants(plan.site, len(plan.positions), heads[0], n_sets))
+    patched = []
+    for group in np.array_split(where, -(-len(where)//few)):
+        patched.append(_group_logits(model, runs, group, instances[group], plan, chosen, budget))
+    own = _own_logits(runs, plan.donors, where)
+    return [_numpy(t) for t in (runs.logits[where[:, 0]], own, torch.cat(patched, 1))]
+
+# %% ../nbs/20_patching.ipynb #a4280712
+def _in_projections(module):
+    "Weight and bias of each of query, key and value."
+    if module._qkv_same_embed_dim:
+        weights = module.in_proj_weight.chunk(3)
+    else:
+        weights = module.q_proj_weight, module.k_proj_weight, module.v_proj_weight
+    biases = (None,)*3 if module.in_proj_bias is None else module.in_proj_bias.chunk(3)
+    return zip(weights, biases)
+
+def _in_heads(module, inputs):
+    "Queries, keys and values (B, H, T, E) of three inputs (B, T, D)."
+    projected = [F.linear(t, w, b) for t, (w, b) in zip(inputs, _in_projections(module))]
+    return [t.unflatten(-1, (module.num_heads, -1)).transpose(1, 2) for t in projected]
+
+def _masked(scores, mask):
+    "Scores without what a mask of truth values names, or with what a mask of numbers adds."
+    if mask is None:
+        return scores
+    if mask.dtype == torch.bool:
+        return scores.masked_fill(mask, -torch.inf)
+    return scores + mask
 
 # %% ../nbs/20_patching.ipynb #a0dfc32e
-def _explicit_attention(self, query, key, value, key_padding_mask=None, need_weights=True, attn_mask=None, average_attn_weights=True, is_causal=False):
+def _explicit_attention(self, query, key, value, key_padding_mask=None, need_weights=True,
+                        attn_mask=None, average_attn_weights=True, is_causal=False):
     "`nn.MultiheadAttention.forward` in steps, calling `self.out_proj` as a module."
     single = query.ndim == 2
-    q, k, v = (t[None] if single else t if self.batch_first else t.transpose(0, 1) for t in (query, key, value))
-    weights = self.in_proj_weight.chunk(3) if self._qkv_same_embed_dim else (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
-    biases = (None,)*3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
-    q, k, v = (F.linear(t, w, b).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t, w, b in zip((q, k, v), weights, biases))
+
+    def batched(t):
+        if single:
+            return t[None]
+        return t if self.batch_first else t.transpose(0, 1)
+
+    inputs = map(batched, (query, key, value))
+    q, k, v = _in_heads(self, inputs)
     scores = (q/q.shape[-1]**.5) @ k.mT
-    if is_causal and attn_mask is None: raise ValueError("is_causal=True needs attn_mask, as in PyTorch")
-    for given, shape in ((attn_mask, lambda m: m if m.ndim == 2 else m.unflatten(0, (-1, self.num_heads))),
-                         (key_padding_mask, lambda m: (m[None] if single else m)[:, None, None])):
-        if given is not None: scores = scores.masked_fill(shape(given), -torch.inf) if given.dtype == torch.bool else scores + shape(given)
-    pattern = scores.softmax(-1)
+    if is_causal and attn_mask is None:
+        raise ValueError("is_causal=True needs attn_mask, as in PyTorch")
+    if attn_mask is not None and attn_mask.ndim != 2:
+        attn_mask = attn_mask.unflatten(0, (-1, self.num_heads))
+    if key_padding_mask is not None:
+        key_padding_mask = key_padding_mask[..., None, None, :]
+    pattern = _masked(_masked(scores, attn_mask), key_padding_mask).softmax(-1)
     out = self.out_proj((pattern @ v).transpose(1, 2).flatten(-2))
-    out = out[0] if single else out if self.batch_first else out.transpose(0, 1)
-    if not need_weights: return out, None
+    if single:
+        out = out[0]
+    elif not self.batch_first:
+        out = out.transpose(0, 1)
+    if not need_weights:
+        return out, None
     pattern = pattern.mean(1) if average_attn_weights else pattern
     return out, pattern[0] if single else pattern
 
 # %% ../nbs/20_patching.ipynb #04b941b3
+def _check_reproducible(modules):
+    "Refuse attention that `_explicit_attention` would compute in another way than its own."
+    odd = [n for n, m in modules if m.bias_k is not None or m.add_zero_attn]
+    if odd:
+        raise ValueError(f"{odd} use add_bias_kv or add_zero_attn, which the generic path does not reproduce")
+    own = [n for n, m in modules if type(m).forward is not nn.MultiheadAttention.forward]
+    if own:
+        raise ValueError(f"{own} override the forward of nn.MultiheadAttention, which the generic path would "
+                         "replace by PyTorch's own; write their output projection as a module "
+                         "that is called, and name it with heads=")
+
 @contextmanager
 def transparent(
     model: nn.Module, # may contain `nn.MultiheadAttention` anywhere; must be in eval mode
 ): # yields the model; it is restored on leaving, also when an exception passes
     "Make every `nn.MultiheadAttention` compute in steps that hooks can reach."
     modules = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)]
-    odd = [n for n, m in modules if m.bias_k is not None or m.add_zero_attn]
-    if odd: raise ValueError(f"{odd} use add_bias_kv or add_zero_attn, which the generic path does not reproduce")
-    own = [n for n, m in modules if type(m).forward is not nn.MultiheadAttention.forward]
-    if own: raise ValueError(f"{own} override the forward of nn.MultiheadAttention, which the generic path would replace by PyTorch's own; write their output projection as a module that is called, and name it with heads=")
+    _check_reproducible(modules)
     require_eval(model)
     before = [m.__dict__.get("forward") for _, m in modules]
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
-        torch.backends.mha.set_fastpath_enabled(False)  # PyTorch's fused encoder layer would pass the modules by
-        for _, m in modules: m.forward = MethodType(_explicit_attention, m)
+        torch.backends.mha.set_fastpath_enabled(False)  # the fused encoder layer would pass the modules by
+        for _, m in modules:
+            m.forward = MethodType(_explicit_attention, m)
         yield model
     finally:
         for (_, m), forward in zip(modules, before):
             m.__dict__.pop("forward", None)
-            if forward is not None: m.forward = forward
+            if forward is not None:
+                m.forward = forward
         torch.backends.mha.set_fastpath_enabled(fast)
 
 # %% ../nbs/20_patching.ipynb #883ed7de
-HEAD_COUNTS, OUTPUTS = ("num_heads", "n_heads", "num_attention_heads"), ("out_proj", "o_proj", "to_out", "wo", "proj", "dense")
+HEAD_COUNTS = ("num_heads", "n_heads", "num_attention_heads")
+OUTPUTS = ("out_proj", "o_proj", "to_out", "wo", "proj", "dense")
 MLPS = ("linear2", "ff", "mlp", "feed_forward", "ffn", "fc2")
-INPUTS = ("in_proj_weight", "q_proj_weight", "in_proj", "q_proj", "query", "qkv", "to_q", "to_qkv", "c_attn", "wq")  # an attention module has one of them
+INPUTS = (  # an attention module has one of them
+    "in_proj_weight", "q_proj_weight", "in_proj", "q_proj", "query",
+    "qkv", "to_q", "to_qkv", "c_attn", "wq",
+)
 
 class HeadModule(NamedTuple):
     "One attention module of a model."
@@ -512,9 +892,15 @@ class HeadModule(NamedTuple):
     layer: nn.Module | None # the module around the attention module: its input is the residual stream
     mlp: nn.Module | None # its output is the feed-forward part's
 
+# %% ../nbs/20_patching.ipynb #9dcb8b02
+def _is_count(value):
+    "Can this be a number of heads?"
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
 def _head_count(module):
+    "The number of heads that a module states, or None."
     counts = (getattr(module, name, None) for name in HEAD_COUNTS)
-    return next((c for c in counts if isinstance(c, int) and not isinstance(c, bool) and c > 0), None)
+    return next((c for c in counts if _is_count(c)), None)
 
 def _search(modules):
     "Names of output projections -> numbers of heads, of all attention modules whose parts are known."
@@ -522,182 +908,300 @@ def _search(modules):
     for name, module in modules.items():
         count = _head_count(module)
         child = next((c for c in OUTPUTS if isinstance(getattr(module, c, None), nn.Linear)), None)
-        if not count or not child or not any(getattr(module, i, None) is not None for i in INPUTS): continue
-        if getattr(module, child).in_features % count == 0: found[f"{name}.{child}".lstrip(".")] = count
+        enters = any(getattr(module, i, None) is not None for i in INPUTS)
+        if not count or not child or not enters:
+            continue
+        if getattr(module, child).in_features % count == 0:
+            found[f"{name}.{child}".lstrip(".")] = count
     return found
 
 # %% ../nbs/20_patching.ipynb #61912a30
+def _inside(name, other):
+    "Is a module, by its name, the other one or a part of it?"
+    return other == "" or name == other or name.startswith(f"{other}.")
+
+def _looks_like_attention(module):
+    "Does a module state a number of heads, or call itself attention, and hold weights?"
+    named = _head_count(module) or "attention" in type(module).__name__.lower()
+    return named and any(p.ndim > 1 for p in module.parameters())
+
 def _left_out(modules, found):
-    "Outermost modules that look like attention, hold weights, and neither contain nor belong to a module in `found`."
+    "Outermost modules that look like attention and neither contain nor belong to a module in `found`."
     known = [name.rpartition(".")[0] for name in found]
-    inside = lambda name, other: other == "" or name == other or name.startswith(f"{other}.")
     names = []
     for name, module in modules.items():
-        looks = _head_count(module) or "attention" in type(module).__name__.lower()
-        if not looks or not any(p.ndim > 1 for p in module.parameters()): continue
-        if any(inside(k, name) or inside(name, k) for k in known) or any(inside(name, other) for other in names): continue
-        names.append(name)
+        if not _looks_like_attention(module):
+            continue
+        understood = any(_inside(k, name) or _inside(name, k) for k in known)
+        if not understood and not any(_inside(name, other) for other in names):
+            names.append(name)
     return names
 
 def _check_found(modules, found):
     "Refuse a search that found nothing, or not everything."
     left = _left_out(modules, found)
     if left and found:
-        raise ValueError(f"{left} look like attention, but their parts have other names than those known; say which heads to patch "
-                         f"with heads={{name of the output projection: number of heads}}. Found so far, to be taken over: heads={found}")
+        raise ValueError(f"{left} look like attention, but their parts have other names than those known; "
+                         "say which heads to patch with heads={name of the output projection: "
+                         "number of heads}. "
+                         f"Found so far, to be taken over: heads={found}")
     if not found:
-        raise ValueError("no attention heads found: no module has both a number of heads and a linear output projection; "
-                         "name them with heads={'path.to.out_proj': n_heads}" + (f"; {left} look like attention" if left else ""))
+        hint = f"; {left} look like attention" if left else ""
+        raise ValueError("no attention heads found: no module has both a number of heads and a linear output "
+                         f"projection; name them with heads={{'path.to.out_proj': n_heads}}{hint}")
 
 # %% ../nbs/20_patching.ipynb #dce4b63f
+def _linear_layers(module):
+    "Names of the linear layers in a module."
+    return [name for name, m in module.named_modules() if isinstance(m, nn.Linear)]
+
+def _check_projection(modules, name, count):
+    "Refuse what is no output projection of so many heads."
+    if name not in modules:
+        linear = _linear_layers(modules[""])
+        raise ValueError(f"the model has no module {name!r}; its linear layers are {linear}")
+    module = modules[name]
+    if any(module.children()):
+        inner = [f"{name}.{part}" for part in _linear_layers(module)]
+        raise ValueError(f"{name} is a {type(module).__name__}, not an output projection; "
+                         f"name the layer in it whose input is z, one of {inner}")
+    width = getattr(module, "in_features", None)  # if unknown, z itself is measured when the model runs
+    if width is not None and width % count:
+        raise ValueError(f"{name} has {width} inputs, which {count} heads do not divide")
+
 def _check_named(modules, heads):
     "Refuse names that are no output projections, and numbers of heads that cannot be."
-    whole = lambda c: isinstance(c, int) and not isinstance(c, bool) and c > 0
-    if not isinstance(heads, dict) or not heads or not all(isinstance(k, str) and whole(c) for k, c in heads.items()):
-        raise ValueError(f"heads is {heads!r}; it must be a dict from names of output projections to numbers of heads, such as {{'path.to.out_proj': 8}}")
-    linear = lambda inside: [name for name, m in inside.named_modules() if isinstance(m, nn.Linear)]
+    named = isinstance(heads, dict) and heads and all(isinstance(name, str) for name in heads)
+    if not named or not all(map(_is_count, heads.values())):
+        raise ValueError(f"heads is {heads!r}; it must be a dict from names of output projections "
+                         "to numbers of heads, such as {'path.to.out_proj': 8}")
     for name, count in heads.items():
-        if name not in modules: raise ValueError(f"the model has no module {name!r}; its linear layers are {linear(modules[''])}")
-        module = modules[name]
-        if any(module.children()):
-            raise ValueError(f"{name} is a {type(module).__name__}, not an output projection; name the layer in it whose input is z, one of {[f'{name}.{n}' for n in linear(module)]}")
-        width = getattr(module, "in_features", None)   # unknown for some; then z itself is measured when the model runs
-        if width is not None and width % count: raise ValueError(f"{name} has {width} inputs, which {count} heads do not divide")
+        _check_projection(modules, name, count)
+
+# %% ../nbs/20_patching.ipynb #3d95d45d
+def _head_module(model, modules, name, count):
+    "An attention module, from the name of its output projection, and what lies around it."
+    layer = modules.get(name.rsplit(".", 2)[0]) if name.count(".") > 1 else model
+    parts = (getattr(layer, c, None) for c in MLPS)
+    mlp = next((part for part in parts if isinstance(part, nn.Module)), None)
+    return HeadModule(name, count, modules[name], layer, mlp)
 
 def find_heads(
     model: nn.Module, # any model
     heads: dict | None = None, # name of an output projection -> number of heads, to say it yourself
 ) -> list: # of `HeadModule`; raises `ValueError` if there is none, or if something else looks like attention
     "The attention heads of a model."
-    modules, found = dict(model.named_modules(remove_duplicate=False)), []
+    modules = dict(model.named_modules(remove_duplicate=False))
     if heads is None:
-        once = dict(model.named_modules())   # a module with two names, once
+        once = dict(model.named_modules())  # a module with two names, once
         heads = _search(once)
         _check_found(once, heads)
     _check_named(modules, heads)
-    for name, count in heads.items():
-        layer = modules.get(name.rsplit(".", 2)[0]) if name.count(".") > 1 else model
-        mlp = next((getattr(layer, c) for c in MLPS if isinstance(getattr(layer, c, None), nn.Module)), None)
-        found.append(HeadModule(name, count, modules[name], layer, mlp))
-    return found
+    return [_head_module(model, modules, name, count) for name, count in heads.items()]
 
 # %% ../nbs/20_patching.ipynb #a8d08b1a
 def _point(found, layer, kind):
     "Where an activation of this kind can be touched: (module, side)."
     h = found[layer]
-    module, side = {"head": (h.projection, "in"), "layer": (h.projection, "out"), "projection_slice": (h.projection, "out"), "mlp": (h.mlp, "out"), "residual": (h.layer, "in")}[kind]
-    if module is None: raise ValueError(f"site {kind!r} matches nothing at layer {layer} ({h.name}): the module around it has no child called one of {MLPS}")
+    points = {
+        "head": (h.projection, "in"),
+        "layer": (h.projection, "out"),
+        "projection_slice": (h.projection, "out"),
+        "mlp": (h.mlp, "out"),
+        "residual": (h.layer, "in"),
+    }
+    module, side = points[kind]
+    if module is None:
+        raise ValueError(f"site {kind!r} matches nothing at layer {layer} ({h.name}): "
+                         f"the module around it has no child called one of {MLPS}")
     return module, side
 
 # %% ../nbs/20_patching.ipynb #4766488b
-STREAMS = ("hidden_states", "hidden_state", "x", "src", "query")  # names of the stream among a layer's keyword arguments
+# names of the stream among a layer's keyword arguments
+STREAMS = ("hidden_states", "hidden_state", "x", "src", "query")
 
+def _stream_name(module, kwargs):
+    "The keyword argument that holds the stream."
+    streams = [k for k, v in kwargs.items() if torch.is_tensor(v) and v.ndim > 2]
+    if not streams:
+        raise ValueError(f"{type(module).__name__} is called without a stream to patch; "
+                         f"its arguments are {list(kwargs)}")
+    return next((k for k in STREAMS if k in streams), streams[0])
+
+def _on_entering(module, f):
+    "A hook that passes a module's first input through a function."
+    def hook(module, args, kwargs):
+        if args:
+            return (f(args[0]), *args[1:]), kwargs
+        name = _stream_name(module, kwargs)
+        return args, {**kwargs, name: f(kwargs[name])}
+    return module.register_forward_pre_hook(hook, with_kwargs=True)
+
+def _on_leaving(module, f):
+    "A hook that passes a module's output, or the first of its outputs, through a function."
+    def hook(module, args, out):
+        return (f(out[0]), *out[1:]) if isinstance(out, tuple) else f(out)
+    return module.register_forward_hook(hook)
+
+# %% ../nbs/20_patching.ipynb #d3c6840b
 @contextmanager
 def _hooked(changes):
     "Hooks that pass the activation at each point through a function; `changes` maps (module, side) to it."
-    counts, handles = dict.fromkeys(changes, 0), []
-    def entering(point, f):
-        def hook(module, args, kwargs):
+    counts = dict.fromkeys(changes, 0)
+    handles = []
+
+    def counted(point):
+        def f(v):
             counts[point] += 1
-            if args: return (f(args[0]), *args[1:]), kwargs
-            streams = [k for k, v in kwargs.items() if torch.is_tensor(v) and v.ndim > 2]
-            first = next((k for k in STREAMS if k in streams), streams[0] if streams else None)
-            if first is None: raise ValueError(f"{type(module).__name__} is called without a stream to patch; its arguments are {list(kwargs)}")
-            return args, {**kwargs, first: f(kwargs[first])}
-        return point[0].register_forward_pre_hook(hook, with_kwargs=True)
-    def leaving(point, f):
-        def hook(module, args, out):
-            counts[point] += 1
-            return (f(out[0]), *out[1:]) if isinstance(out, tuple) else f(out)
-        return point[0].register_forward_hook(hook)
+            return changes[point](v)
+        return f
+
     try:
-        for point, f in changes.items(): handles.append((entering if point[1] == "in" else leaving)(point, f))
+        for module, side in changes:
+            hook_on = _on_entering if side == "in" else _on_leaving
+            handles.append(hook_on(module, counted((module, side))))
         yield
-        wrong = {type(m).__name__: n for (m, _), n in counts.items() if n != 1}
-        if wrong: raise ValueError(f"hooked modules were not passed exactly once in a forward pass: {wrong}; a module that serves several layers cannot be patched in one of them, and one that is not used is left out by naming the others with heads={{...}}")
+        wrong = {type(module).__name__: n for (module, _), n in counts.items() if n != 1}
+        if wrong:
+            raise ValueError(f"hooked modules were not passed exactly once in a forward pass: {wrong}; "
+                             "a module that serves several layers cannot be patched in one of them, and one "
+                             "that is not used is left out by naming the others with heads={...}")
     finally:
-        for handle in handles: handle.remove()
+        for handle in handles:
+            handle.remove()
 
 # %% ../nbs/20_patching.ipynb #08cda746
 def _call(model, x, mask):
     "The default way to run a model: logits of a tensor or of an output object."
     out = model(x) if mask is None else model(x, mask)
     for name in ("logits", "prediction_logits", "prediction_outputs"):
-        if hasattr(out, name): return getattr(out, name)
+        if hasattr(out, name):
+            return getattr(out, name)
     return out
 
 # %% ../nbs/20_patching.ipynb #e71b7b71
+class _Place(NamedTuple):
+    "Where a donor's value is put in."
+    layer: int
+    kind: str
+    value: torch.Tensor
+    head: int | None = None  # all
+    position: int | None = None  # all
+
+def _group(items, key):
+    "Lists of items by their key, in order."
+    groups = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+def _put(found, places, v):
+    "A copy of an activation with the donor's values at some places."
+    v = v.clone()
+    for place in places:
+        steps = slice(None) if place.position is None else place.position
+        features = slice(None)
+        if place.head is not None:
+            width = v.shape[-1]//found[place.layer].n_heads
+            features = slice(place.head*width, (place.head + 1)*width)
+        part = (..., steps, features)
+        v[part] = place.value[part]
+    return v
+
+# %% ../nbs/20_patching.ipynb #d7be8977
 class _Generic:
     "Plain and patched runs of any model, by hooks."
-    def __init__(self, model, found, call): self.model, self.found, self.call = model, found, call
+    def __init__(self, model, found, call):
+        self.model = model
+        self.found = found
+        self.call = call
+
     def capture(self, x, mask, kinds):
         "Logits, and the activations {(layer, kind): tensor}."
-        kept, points = {}, {}
-        for key in kinds: points.setdefault(_point(self.found, *key), []).append(key)
-        def see(keys):
-            def f(v):
-                kept.update(dict.fromkeys(keys, v.detach().clone()))
-                return v
-            return f
-        with _hooked({point: see(keys) for point, keys in points.items()}): logits = self.call(self.model, x, mask)
-        return logits, kept
-    def run(self, x, mask, places):
-        "Logits with the donor's values put in at each of `places`: (layer, kind, donor value, head or None, position or None)."
-        changes = {}
-        for layer, kind, value, head, position in places: changes.setdefault(_point(self.found, layer, kind), []).append((layer, value, head, position))
-        with _hooked({point: self._put(items) for point, items in changes.items()}): return self.call(self.model, x, mask)
-    def _put(self, items):
-        def f(v):
-            v = v.clone()
-            for layer, value, head, position in items:
-                width = v.shape[-1]//self.found[layer].n_heads
-                part = (..., slice(None) if position is None else position, slice(None) if head is None else slice(head*width, (head + 1)*width))
-                v[part] = value[part]
+        kept = {}
+
+        def keep(keys, v):
+            kept.update(dict.fromkeys(keys, v.detach().clone()))
             return v
-        return f
+
+        points = _group(kinds, lambda key: _point(self.found, *key))
+        with _hooked({point: partial(keep, keys) for point, keys in points.items()}):
+            logits = self.call(self.model, x, mask)
+        return logits, kept
+
+    def run(self, x, mask, places):
+        "Logits with the donor's values put in at each `_Place`."
+        points = _group(places, lambda place: _point(self.found, place.layer, place.kind))
+        with _hooked({point: partial(_put, self.found, here) for point, here in points.items()}):
+            return self.call(self.model, x, mask)
+
+# %% ../nbs/20_patching.ipynb #b9b6d543
+def _step_through(model, x, mask, touch):
+    "Logits of a model of `PROTOCOL`, with `touch(layer, kind, activation)` in place of every activation."
+    tokens = _token_mask(model, mask)
+    x = model.embed(x)
+    for l, block in enumerate(model.blocks):
+        x = touch(l, "residual", x)
+        z = _z(block, x, tokens)
+        flat = touch(l, "head", z.flatten(-2))
+        a = block.attn.out(flat.unflatten(-1, z.shape[-2:]))
+        h = block.mid(x, touch(l, "layer", a))
+        x = block.finish(h, touch(l, "mlp", block.mlp(h)))
+    return model.readout(x, tokens)
 
 # %% ../nbs/20_patching.ipynb #729adad0
 class _Steps(_Generic):
     "Plain and patched runs of a model of `PROTOCOL`, step by step."
     def __init__(self, model):
-        found = [HeadModule(f"blocks.{l}.attn", b.attn.n_heads, None, None, None) for l, b in enumerate(model.blocks)]
+        found = []
+        for l, block in enumerate(model.blocks):
+            found.append(HeadModule(f"blocks.{l}.attn", block.attn.n_heads, None, None, None))
         super().__init__(model, found, _call)
-    def _through(self, x, mask, touch):
-        "Logits, with `touch(layer, kind, activation)` in place of every activation."
-        tokens = _token_mask(self.model, mask)
-        x = self.model.embed(x)
-        for l, block in enumerate(self.model.blocks):
-            x = touch(l, "residual", x)
-            z = _z(block, x, tokens)
-            a = block.attn.out(touch(l, "head", z.flatten(-2)).unflatten(-1, z.shape[-2:]))
-            h = block.mid(x, touch(l, "layer", a))
-            x = block.finish(h, touch(l, "mlp", block.mlp(h)))
-        return self.model.readout(x, tokens)
+
     def capture(self, x, mask, kinds):
         kept = {}
-        def see(layer, kind, v):
-            for key in ((layer, kind), (layer, "projection_slice")) if kind == "layer" else ((layer, kind),):
-                if key in kinds: kept[key] = v.clone()
+
+        def keep(layer, kind, v):
+            names = (kind, "projection_slice") if kind == "layer" else (kind,)
+            for key in [(layer, name) for name in names]:
+                if key in kinds:
+                    kept[key] = v.clone()
             return v
-        return self._through(x, mask, see), kept
+
+        return _step_through(self.model, x, mask, keep), kept
+
     def run(self, x, mask, places):
-        changes = {}
-        for layer, kind, value, head, position in places:
-            point = layer, "layer" if kind == "projection_slice" else kind
-            changes.setdefault(point, []).append((layer, value, head, position))
-        put = {point: self._put(items) for point, items in changes.items()}
-        return self._through(x, mask, lambda l, kind, v: put[l, kind](v) if (l, kind) in put else v)
+        def point(place):
+            kind = "layer" if place.kind == "projection_slice" else place.kind
+            return place.layer, kind
+
+        points = _group(places, point)
+
+        def touch(layer, kind, v):
+            here = points.get((layer, kind))
+            return v if here is None else _put(self.found, here, v)
+
+        return _step_through(self.model, x, mask, touch)
 
 # %% ../nbs/20_patching.ipynb #69ba096b
 def _places(site, layer, found, positions, value, sets):
-    "Lists of places (see `_Generic.run`), one list per forward pass, in order; `value` maps (layer, kind) to the donor's."
-    if site == "set": return [[(l, "head", value[l, "head"], h, None) for l, h in s] for s in sets]
+    "Lists of `_Place`, one list per forward pass, in order; `value` maps (layer, kind) to the donor's."
+    if site == "set":
+        return [[_Place(l, "head", value[l, "head"], h) for l, h in s] for s in sets]
     kind = site.removesuffix("_pos")
     heads = range(found[layer].n_heads) if kind in ("head", "projection_slice") else [None]
-    if not site.endswith("_pos"): positions = [None]
-    return [[(layer, kind, value[layer, kind], h, t)] for h in heads for t in positions]
+    if not site.endswith("_pos"):
+        positions = [None]
+    return [[_Place(layer, kind, value[layer, kind], h, t)] for h in heads for t in positions]
 
-def _kinds(site, layers): return [(l, "head" if site == "set" else site.removesuffix("_pos")) for l in layers]
+def _kinds(site, layers):
+    "What a sweep of a site keeps of a plain run: (layer, kind)."
+    kind = "head" if site == "set" else site.removesuffix("_pos")
+    return [(l, kind) for l in layers]
+
+def _entered(site, layers):
+    "Layers that are patched one at a time; sets, which name theirs, are patched together."
+    return [None] if site == "set" else layers
 
 # %% ../nbs/20_patching.ipynb #4a47cbbd
 def _check_alike(found, site, layers, shapes):
@@ -705,61 +1209,94 @@ def _check_alike(found, site, layers, shapes):
     lengths = {found[l].name: v.shape[-2] for (l, _), v in shapes.items()}
     heads = [found[l].n_heads for l in layers]
     if site.endswith("_pos") and len(set(lengths.values())) > 1:
-        raise ValueError(f"layers have different lengths, {lengths}; sweep those of one length at a time with layers=")
+        raise ValueError(f"layers have different lengths, {lengths}; "
+                         "sweep those of one length at a time with layers=")
     if "head" in site and len(set(heads)) > 1:
-        raise ValueError(f"layers have different numbers of heads, {heads}; sweep those of one number at a time with layers=")
-
-def _donor_values(g, donor, x, m, shapes, mean):
-    "Own logits (or None) and activations {(layer, kind): tensor} of a donor: an ablation, or series x with mask m."
-    if donor == "zero": return None, {k: torch.zeros_like(v) for k, v in shapes.items()}
-    if donor == "mean": return None, {k: mean[k].repeat(len(v)//len(mean[k]), *[1]*(v.ndim - 1)) for k, v in shapes.items()}
-    own, value = g.capture(x, m, list(shapes))
-    if m is None: return own, value
-    real = _token_mask(g.model, m)[..., None]
-    wrong = {g.found[l].name: tuple(v.shape) for (l, _), v in value.items() if v.shape[:2] != real.shape[:2]}
-    if wrong: raise ValueError(f"activations have the shapes {wrong}, and the mask is of {tuple(real.shape[:2])} tokens; a model whose tokens are not its steps needs a method token_mask(mask)")
-    return own, {k: torch.where(real, v, shapes[k]) for k, v in value.items()}
-
-# %% ../nbs/20_patching.ipynb #266137f7
-def _generic_chunk(g, X, mask, rows, site, donors, layers, positions, sets, mean, p, alter=None):
-    "Logits of one chunk: base (P, K), donors' own (D, P, K), patched (D, P, *axes, K)."
-    def get(r):
-        tokens = None if mask is None else torch.as_tensor(mask[r]).to(p.device)
-        return torch.as_tensor(X[r]).to(p), tokens
-    kinds = _kinds(site, layers)
-    x, m = get(rows[:, 0])
-    logits, shapes = g.capture(x, m, kinds)
-    _check_finite(logits)
-    _check_alike(g.found, site, layers, shapes)
-    positions = _check_range("positions", positions, shapes[kinds[0]].shape[-2])
-    columns, own, values, patched = iter(rows.T[1:]), [], {}, []
-    for d in donors:
-        inputs = (None, None) if d in ABLATIONS else get(next(columns))
-        out, values[d] = _donor_values(g, d, *inputs, shapes, mean)
-        own.append(torch.full_like(logits, torch.nan) if out is None else out)
-    if alter is not None: _alter_values(alter, g.found, shapes, values, rows)
-    for value in values.values():
-        runs = [[g.run(x, m, places) for places in _places(site, l, g.found, positions, value, sets)]
-                for l in ([None] if site == "set" else layers)]
-        patched.append(_stack(runs, site, len(positions)))
-    return [_numpy(t) for t in (logits, torch.stack(own), torch.stack(patched))]
+        raise ValueError(f"layers have different numbers of heads, {heads}; "
+                         "sweep those of one number at a time with layers=")
 
 # %% ../nbs/20_patching.ipynb #d2e35c2a
 def _alter_values(alter, found, base, donors, rows):
     "Put altered z in place of the donors' own."
     for l, kind in base:
-        heads = lambda v: v.unflatten(-1, (found[l].n_heads, -1))
-        changed = _altered_z(alter, l, heads(base[l, kind]), {d: heads(v[l, kind]) for d, v in donors.items()}, rows)
-        for d, z in changed.items(): donors[d][l, kind] = z.flatten(-2)
-
+        shape = found[l].n_heads, -1
+        own = {d: v[l, kind].unflatten(-1, shape) for d, v in donors.items()}
+        changed = _altered_z(alter, l, base[l, kind].unflatten(-1, shape), own, rows)
+        for d, z in changed.items():
+            donors[d][l, kind] = z.flatten(-2)
 
 # %% ../nbs/20_patching.ipynb #d579f744
 def _stack(runs, site, T):
     "Runs per layer to (P, *axes, K)."
     out = torch.stack([torch.stack(r, 1) for r in runs], 1)  # (P, layers, variants, K)
-    if site == "set": return out[:, 0]
-    if site == "head_pos": return out.unflatten(2, (-1, T))
-    return out if site in ("head", "projection_slice") or site.endswith("_pos") else out[:, :, 0]
+    if site == "set":
+        return out[:, 0]
+    if site == "head_pos":
+        return out.unflatten(2, (-1, T))
+    if site in ("head", "projection_slice") or site.endswith("_pos"):
+        return out
+    return out[:, :, 0]
+
+# %% ../nbs/20_patching.ipynb #4a49549e
+def _ablated(d, shapes, mean):
+    "Activations {(layer, kind): tensor} of an ablation, as large as those of the base."
+    if d == "zero":
+        return {k: torch.zeros_like(v) for k, v in shapes.items()}
+    return {k: mean[k].repeat(len(v)//len(mean[k]), *[1]*(v.ndim - 1)) for k, v in shapes.items()}
+
+def _donor_values(g, x, m, shapes):
+    "Own logits of a donor, and its activations; the base's at steps that are padding in the donor."
+    own, value = g.capture(x, m, list(shapes))
+    if m is None:
+        return own, value
+    real = _token_mask(g.model, m)[..., None]
+    wrong = {g.found[l].name: tuple(v.shape) for (l, _), v in value.items() if v.shape[:2] != real.shape[:2]}
+    if wrong:
+        raise ValueError(f"activations have the shapes {wrong}, "
+                         f"and the mask is of {tuple(real.shape[:2])} tokens; "
+                         "a model whose tokens are not its steps needs a method token_mask(mask)")
+    return own, {k: torch.where(real, v, shapes[k]) for k, v in value.items()}
+
+# %% ../nbs/20_patching.ipynb #73075136
+def _donor_runs(g, X, mask, rows, plan, logits, shapes):
+    "Own logits (D, P, K) of the donors, NaN for ablations, and donor -> activations."
+    columns = _by_donor(plan.donors, rows.T[1:])
+    own = []
+    values = {}
+    for d in plan.donors:
+        if d in ABLATIONS:
+            out = torch.full_like(logits, torch.nan)
+            values[d] = _ablated(d, shapes, plan.mean)
+        else:
+            x, m = _tensors(X, mask, columns[d], _lead(g.model))
+            out, values[d] = _donor_values(g, x, m, shapes)
+        own.append(out)
+    return torch.stack(own), values
+
+# %% ../nbs/20_patching.ipynb #266137f7
+def _site_logits(g, x, m, plan, value):
+    "Logits (P, *axes, K) of all patches of a site with a donor's activations."
+    runs = []
+    for l in _entered(plan.site, plan.layers):
+        places = _places(plan.site, l, g.found, plan.positions, value, plan.sets)
+        runs.append([g.run(x, m, together) for together in places])
+    return _stack(runs, plan.site, len(plan.positions))
+
+# %% ../nbs/20_patching.ipynb #1971c304
+def _generic_chunk(g, X, mask, rows, plan):
+    "Logits of one chunk: base (P, K), donors' own (D, P, K), patched (D, P, *axes, K)."
+    kinds = _kinds(plan.site, plan.layers)
+    x, m = _tensors(X, mask, rows[:, 0], _lead(g.model))
+    logits, shapes = g.capture(x, m, kinds)
+    _check_finite(logits)
+    _check_alike(g.found, plan.site, plan.layers, shapes)
+    positions = _check_range("positions", plan.positions, shapes[kinds[0]].shape[-2])
+    plan = plan._replace(positions=positions)
+    own, values = _donor_runs(g, X, mask, rows, plan, logits, shapes)
+    if plan.alter is not None:
+        _alter_values(plan.alter, g.found, shapes, values, rows)
+    patched = [_site_logits(g, x, m, plan, value) for value in values.values()]
+    return [_numpy(t) for t in (logits, own, torch.stack(patched))]
 
 # %% ../nbs/20_patching.ipynb #c67844b4
 @torch.no_grad()
@@ -773,288 +1310,451 @@ def check_reach(
     "Do changes of every layer's heads reach the output?"
     found = find_heads(model, heads)
     with transparent(model):
-        g, noise = _Generic(model, found, call), torch.Generator().manual_seed(0)
+        g = _Generic(model, found, call)
+        noise = torch.Generator().manual_seed(0)
         plain, kept = g.capture(x, mask, [(l, "head") for l in range(len(found))])
         for l, h in enumerate(found):
             z = kept[l, "head"]
-            if z.shape[-1] % h.n_heads: raise ValueError(f"what enters {h.name} is {z.shape[-1]} wide, which {h.n_heads} heads do not divide")
-            changed = g.run(x, mask, [(l, "head", z + z.std().clamp(min=1)*torch.randn(z.shape, generator=noise).to(z), None, None)])
-            if torch.equal(changed, plain): raise ValueError(f"patching {h.name} does not reach the output; it is not used in this forward pass, or what follows ignores it")
+            if z.shape[-1] % h.n_heads:
+                raise ValueError(f"what enters {h.name} is {z.shape[-1]} wide, "
+                                 f"which {h.n_heads} heads do not divide")
+            disturbed = z + z.std().clamp(min=1)*torch.randn(z.shape, generator=noise).to(z)
+            changed = g.run(x, mask, [_Place(l, "head", disturbed)])
+            if torch.equal(changed, plain):
+                raise ValueError(f"patching {h.name} does not reach the output; "
+                                 "it is not used in this forward pass, or what follows ignores it")
     return [h.name for h in found]
 
 # %% ../nbs/20_patching.ipynb #0f407702
 class _Few(NamedTuple):
-    "Two series to check a model on: as given (2, T, C) and (2, T), as tensors, the untouched model's logits, and what rounding may do to them."
-    X: np.ndarray
-    M: np.ndarray | None
+    "Two series to check a model on."
+    X: np.ndarray  # (2, T, C), as given
+    M: np.ndarray | None  # (2, T), as given
     x: torch.Tensor
     mask: torch.Tensor | None
-    plain: torch.Tensor
-    rounding: float
+    plain: torch.Tensor  # logits of the untouched model
+    rounding: float  # what it may do to them
 
 def _same_output(few, own, how):
     "Refuse to sweep a model that is not itself when run in pieces."
     difference = (few.plain - own).abs().max().item()
-    if difference <= few.rounding: return
-    raise ValueError(f"the model's output changes by up to {difference:.2g} when it is {how}, where rounding explains {few.rounding:.1g}; "
-                     "sweeps of it would be wrong")
+    if difference <= few.rounding:
+        return
+    raise ValueError(f"the model's output changes by up to {difference:.2g} when it is {how}, "
+                     f"where rounding explains {few.rounding:.1g}; sweeps of it would be wrong")
+
+def _check_batch_first(g, few, kept, kinds):
+    "Refuse activations whose first axis is not the batch."
+    one = g.capture(few.x[:1], _mask_rows(few.mask, slice(0, 1)), kinds)[1]
+    for (l, kind), v in kept.items():
+        if len(v) != len(few.x)*len(one[l, kind]):
+            raise ValueError(f"activations of {g.found[l].name} ({kind}) do not have the batch as their "
+                             f"first axis (shape {tuple(v.shape)} for {len(few.x)} inputs); "
+                             "build the model with batch_first=True")
+
+# %% ../nbs/20_patching.ipynb #3d5cd277
+def _another(v, n):
+    "Each of n rows gets the activation of the row before it; a row may be several entries of the first axis."
+    return v.unflatten(0, (n, -1)).roll(1, 0).flatten(0, 1)
+
+def _check_streams(g, few, logits, kept, kinds):
+    "Refuse streams that are not whole: each row with the stream of the other must give the other's logits."
+    other = None if few.mask is None else few.mask.roll(1, 0)
+    for layer, kind in kinds:
+        place = _Place(layer, kind, _another(kept[layer, kind], len(few.x)))
+        whole = g.run(few.x, other, [place])
+        if not (whole - logits.roll(1, 0)).abs().max().item() <= few.rounding:
+            raise ValueError(f"what enters the layer around {g.found[layer].name} is not the whole "
+                             "residual stream: replacing it does not give the donor's output")
 
 def _check_generic(g, few, kinds):
     "Refuse models that the generic path would misread."
     logits, kept = g.capture(few.x, few.mask, kinds)
-    _same_output(few, logits, "made transparent to hooks (nested tensors treat padding differently: build the encoder with enable_nested_tensor=False)")
-    single = g.capture(few.x[:1], None if few.mask is None else few.mask[:1], kinds)[1]
-    for (l, kind), v in kept.items():
-        if len(v) != len(few.x)*len(single[l, kind]):
-            raise ValueError(f"activations of {g.found[l].name} ({kind}) do not have the batch as their first axis (shape {tuple(v.shape)} for {len(few.x)} inputs); build the model with batch_first=True")
-    other = None if few.mask is None else few.mask.roll(1, 0)
-    for key in kinds if kinds[0][1] == "residual" else ():
-        whole = g.run(few.x, other, [(*key, _another(kept[key], len(few.x)), None, None)])
-        if not (whole - logits.roll(1, 0)).abs().max().item() <= few.rounding:
-            raise ValueError(f"what enters the layer around {g.found[key[0]].name} is not the whole residual stream: replacing it does not give the donor's output")
+    _same_output(few, logits, "made transparent to hooks (nested tensors treat padding differently: "
+                 "build the encoder with enable_nested_tensor=False)")
+    _check_batch_first(g, few, kept, kinds)
+    if kinds[0][1] == "residual":
+        _check_streams(g, few, logits, kept, kinds)
 
 # %% ../nbs/20_patching.ipynb #84c1cb6f
 def _generic_mean(g, X, mask, reference, kinds, p):
     "Activations averaged over instances, a few at a time."
-    if mask is not None: raise ValueError("the generic path averages over instances and does not know padded steps; use donors without 'mean', or no mask")
-    chosen, totals = np.arange(len(X)) if reference is None else reference, {}
+    if mask is not None:
+        raise ValueError("the generic path averages over instances and does not know padded steps; "
+                         "use donors without 'mean', or no mask")
+    chosen = np.arange(len(X)) if reference is None else reference
+    totals = {}
     for i in range(0, len(chosen), 64):
         rows = chosen[i:i + 64]
-        for k, v in g.capture(torch.as_tensor(X[rows]).to(p), None, kinds)[1].items(): totals[k] = totals.get(k, 0) + v.double().unflatten(0, (len(rows), -1)).sum(0)
-    return {k: (v/len(chosen)).to(p) for k, v in totals.items()}
+        x, _ = _tensors(X, None, rows, p)
+        for k, v in g.capture(x, None, kinds)[1].items():
+            per_row = v.double().unflatten(0, (len(rows), -1))
+            totals[k] = totals.get(k, 0) + per_row.sum(0)
+    return {k: (total/len(chosen)).to(p) for k, total in totals.items()}
 
 # %% ../nbs/20_patching.ipynb #238d3098
-def _another(v, n):
-    "For each of n rows the activation of the row before it; one row may have several entries on the first axis."
-    return v.unflatten(0, (n, -1)).roll(1, 0).flatten(0, 1)
-
 def _in_double(model, few):
-    "The model and the checked series in double precision; as they are, where a copy does not compute the same."
-    if few.plain.dtype == torch.float64: return model, few
+    "The model and the checked series in double precision; as they are, if a copy does not compute the same."
+    if few.plain.dtype == torch.float64:
+        return model, few
     try:
         exact = copy.deepcopy(model).double()
         x = torch.as_tensor(few.X).to(_lead(exact))
-        same = (_run(exact, x, few.mask, None) - few.plain).abs().max().item() <= few.rounding
-    except Exception: return model, few   # whatever keeps a model from being copied, it is checked as it is
-    return (exact, few._replace(x=x)) if same else (model, few)
+        difference = (_run(exact, x, few.mask, None) - few.plain).abs().max().item()
+    except Exception:  # whatever keeps a model from being copied, it is checked as it is
+        return model, few
+    return (exact, few._replace(x=x)) if difference <= few.rounding else (model, few)
 
 def _some(values, k):
     "Up to k of the values, the ends included."
-    return [values[i] for i in np.unique(np.linspace(0, len(values) - 1, k).round().astype(int))]
+    chosen = np.linspace(0, len(values) - 1, k).round().astype(int)
+    return [values[i] for i in np.unique(chosen)]
 
-def _probe(g, site, layers, positions, sets):
+# %% ../nbs/20_patching.ipynb #cce53920
+def _probe(g, plan):
     "A run of the model, of series and mask, that gives its logits and those of one patch in every layer."
     def run(model, x, mask):
-        logits, kept = g.capture(x, mask, _kinds(site, layers))
+        logits, kept = g.capture(x, mask, _kinds(plan.site, plan.layers))
         value = {k: _another(v, len(x)) for k, v in kept.items()}
-        first = [_places(site, l, g.found, positions, value, sets)[0] for l in ([None] if site == "set" else layers)]
-        return torch.stack([logits, *(g.run(x, mask, places) for places in first)])
+        out = [logits]
+        for l in _entered(plan.site, plan.layers):
+            first = _places(plan.site, l, g.found, plan.positions, value, plan.sets)[0]
+            out.append(g.run(x, mask, first))
+        return torch.stack(out)
     return run
 
 # %% ../nbs/20_patching.ipynb #5d4939c5
-def _check_patches(chunk, g, few, site, layers, positions, sets):
-    "Refuse a sweep whose patches of two series are not the reference's; returns how far they move logits. `chunk` patches as the sweep does."
-    variants = g.found[0].n_heads if site == "head_pos" else 1
-    positions = _some(positions, max(3, 64//variants))
-    sets = None if sets is None else _some(sets, 8)
-    pairs = np.array([[0, 1], [1, 0]])
-    groups = [pairs] if isinstance(g, _Steps) else pairs[:, None]   # hooks are held against one row alone
-    base, _, (own, other) = chunk(few.X, few.M, np.array([[0, 0, 1], [1, 1, 0]]), ("own", "other"), positions, sets)
-    parts = [_generic_chunk(g, few.X, few.M, group, site, ("other",), layers, positions, sets, None, few.x)[2][0] for group in groups]
+_REMEDY = {
+    _Steps: "the model declares shortcuts (attn.shortcuts, readout_one_token) that do not hold for it: "
+            "declare those that do, if any, such as shortcuts = frozenset(), or use path='generic'",
+    _Generic: "the model treats a row in a batch otherwise than alone, so that rows influence one another",
+}
+
+def _refuse(site, whose, difference, allowed, remedy):
+    "Say what a sweep would get wrong."
+    raise ValueError(f"patching site {site!r} of a row with {whose} activation gives logits that are off by "
+                     f"up to {difference:.2g}, where rounding explains {allowed:.1g}; {remedy}")
+
+def _few_of(plan, g):
+    "The plan of a check: of positions and of sets a few."
+    variants = g.found[0].n_heads if plan.site == "head_pos" else 1
+    positions = _some(plan.positions, max(3, 64//variants))
+    sets = None if plan.sets is None else _some(plan.sets, 8)
+    return plan._replace(positions=positions, sets=sets, mean=None, alter=None)
+
+# %% ../nbs/20_patching.ipynb #a2d15359
+def _check_patches(chunk, g, few, plan):
+    "Refuse a sweep whose patches of two series are not the reference's; returns how far they move logits."
+    plan = _few_of(plan, g)
+    rows = np.array([[0, 0, 1], [1, 1, 0]])
+    base, _, (own, other) = chunk(few.X, few.M, rows, plan._replace(donors=("own", "other")))
+    pairs = rows[:, [0, 2]]
+    groups = [pairs] if isinstance(g, _Steps) else pairs[:, None]  # hooks are held against one row alone
+    reference = plan._replace(donors=("other",))
+    parts = [_generic_chunk(g, few.X, few.M, group, reference)[2][0] for group in groups]
     plain = base.reshape(len(base), *[1]*(own.ndim - 2), -1)
-    allowed = rounding(g.model, _probe(g, site, layers, positions, sets), few.x, few.mask)
+    allowed = rounding(g.model, _probe(g, plan), few.x, few.mask)
     wrong = {"its own": abs(own - plain).max(), "another row's": abs(other - np.concatenate(parts)).max()}
     for whose, difference in wrong.items():
-        if difference <= allowed: continue
-        raise ValueError(f"patching site {site!r} of a row with {whose} activation gives logits that are off by up to {difference:.2g}, where rounding explains {allowed:.1g}; " + _REMEDY[type(g)])
+        if not difference <= allowed:
+            _refuse(plan.site, whose, difference, allowed, _REMEDY[type(g)])
     return abs(other - plain).max()
 
-_REMEDY = {_Steps: "the model declares shortcuts (attn.shortcuts, readout_one_token) that do not hold for it: declare those that do, if any, such as shortcuts = frozenset(), or use path='generic'",
-           _Generic: "the model treats a row in a batch otherwise than alone, so that rows influence one another"}
-
+# %% ../nbs/20_patching.ipynb #190b4d6e
 def _warn_of_rounding(few, site, moved):
     "Say so where effects are of the size of rounding."
-    if few.rounding <= moved: return
-    warnings.warn(f"in {few.plain.dtype}, rounding may move this model's logits by {few.rounding:.1g}, and patching site {site!r} of two series moves them "
-                  f"by {moved:.1g} at most: effects of that size may be rounding alone; use model.double()", stacklevel=6)
+    if few.rounding <= moved:
+        return
+    warnings.warn(f"in {few.plain.dtype}, rounding may move this model's logits by {few.rounding:.1g}, "
+                  f"and patching site {site!r} of two series moves them by {moved:.1g} at most: "
+                  "effects of that size may be rounding alone; use model.double()", stacklevel=6)
 
 # %% ../nbs/20_patching.ipynb #1f845760
+def _check_heads_of(sets, found):
+    "Refuse sets, if there are any, of heads that were not found."
+    if sets is not None:
+        _check_sets(sets, [h.n_heads for h in found])
+
+def _coords(plan):
+    "Labels along the axes that a plan fixes."
+    if plan.sets is not None:
+        return {"set": [[list(map(int, head)) for head in s] for s in plan.sets]}
+    return {"layer": plan.layers, "position": plan.positions}
+
+# %% ../nbs/20_patching.ipynb #f71fc3df
 def _generic(g, X, mask, site, donors, sets, layers, positions, reference, few, path, alter=None):
     "As `_fast`, without shortcuts."
-    p = _lead(g.model)
-    hooked = transparent if path == "generic" else nullcontext
-    if path == "generic": check_reach(g.model, few.x, few.mask, {h.name: h.n_heads for h in g.found}, g.call)
+    if path == "generic":
+        check_reach(g.model, few.x, few.mask, {h.name: h.n_heads for h in g.found}, g.call)
     layers = _check_range("layers", layers, len(g.found))
-    if sets is not None: _check_sets(sets, [h.n_heads for h in g.found])
+    _check_heads_of(sets, g.found)
     kinds = _kinds(site, layers)
+    hooked = transparent if path == "generic" else nullcontext
     with hooked(g.model):
         _check_generic(g, few, kinds)
-        mean = _generic_mean(g, X, mask, reference, kinds, p) if "mean" in donors else None
+        mean = _generic_mean(g, X, mask, reference, kinds, _lead(g.model)) if "mean" in donors else None
         shapes = g.capture(few.x, few.mask, kinds)[1]
-    _check_alike(g.found, site, layers, shapes)
-    positions = _check_range("positions", positions, shapes[kinds[0]].shape[-2])
-    def chunk(X, mask, rows, donors, positions, sets, alter=None):
-        with hooked(g.model): return _generic_chunk(g, X, mask, rows, site, donors, layers, positions, sets, mean, p, alter)
-    with hooked(g.model): moved = _check_patches(chunk, g, few, site, layers, positions, sets)
+        _check_alike(g.found, site, layers, shapes)
+        positions = _check_range("positions", positions, shapes[kinds[0]].shape[-2])
+        plan = _Plan(site, donors, layers, positions, sets, mean, alter)
+        moved = _check_patches(partial(_generic_chunk, g), g, few, plan)
     _warn_of_rounding(few, site, moved)
-    coords = {"set": [[list(map(int, h)) for h in s] for s in sets]} if sets is not None else {"layer": layers}
-    if site.endswith("_pos"): coords["position"] = positions
-    return (lambda rows: chunk(X, mask, rows, donors, positions, sets, alter)), {**coords, "module": [h.name for h in g.found]}
+
+    def one_chunk(rows):
+        with hooked(g.model):
+            return _generic_chunk(g, X, mask, rows, plan)
+
+    return one_chunk, {**_coords(plan), "module": [h.name for h in g.found]}
 
 # %% ../nbs/20_patching.ipynb #c67657a5
 def _fingerprint(model, X, rows, pairs, mask, reference, logits, **settings):
-    "Changes when anything that the numbers depend on does; the model's own `logits` of a few rows stand for what its code computes."
-    p, weights = _lead(model), fingerprint(*(_numpy(v.detach()) for v in model.state_dict().values() if torch.is_tensor(v)))
+    "Changes with anything that the numbers depend on; `logits` of a few rows stand for the model's code."
+    p = _lead(model)
+    weights = [_numpy(v.detach()) for v in model.state_dict().values() if torch.is_tensor(v)]
     columns = [pairs[c].to_numpy() for c in pairs if pairs[c].dtype.kind in "iufb"]
-    arrays = {"inputs": [X], "pairs": [rows, *columns], "mask": [mask], "reference": [reference], "function": [_numpy(logits), repr(model)]}
-    return dict(model=type(model).__name__, weights=weights, **{k: fingerprint(*v) for k, v in arrays.items()}, dtype=str(p.dtype), device=p.device.type, **to_plain(settings))
+    return dict(
+        model=type(model).__name__,
+        weights=fingerprint(*weights),
+        inputs=fingerprint(X),
+        pairs=fingerprint(rows, *columns),
+        mask=fingerprint(mask),
+        reference=fingerprint(reference),
+        function=fingerprint(_numpy(logits), repr(model)),
+        dtype=str(p.dtype),
+        device=p.device.type,
+        **to_plain(settings),
+    )
 
+# %% ../nbs/20_patching.ipynb #8f53b3ed
 def _check_resume(folder):
+    "Refuse a file where a folder is needed."
     if folder is not None and Path(folder).exists() and not Path(folder).is_dir():
         raise ValueError(f"resume is {str(folder)!r}, which is a file; name a folder for finished chunks")
 
 def _kept(folder, name, compute):
     "Arrays from a chunk's file if it is there, else computed and kept."
-    if folder is None: return compute()
+    if folder is None:
+        return compute()
     path = Path(folder)/f"{name}.npz"
     for _ in range(2):
         if not path.exists():
-            with whole_file(path) as p: np.savez(p, *compute())
+            with whole_file(path) as p:
+                np.savez(p, *compute())
         try:
-            with np.load(path, allow_pickle=False) as f: return [f[k] for k in f.files]
-        except (BadZipFile, ValueError, EOFError): path.unlink()  # damaged: compute it again
+            with np.load(path, allow_pickle=False) as f:
+                return [f[k] for k in f.files]
+        except (BadZipFile, ValueError, EOFError):
+            path.unlink()  # damaged: compute it again
     raise OSError(f"{path} cannot be read back after writing it; check the disk")
 
-def _run_chunks(one_chunk, rows, chunk, folder, name, what, progress):
-    "All chunks, from their files where they are there: base (P, K), donors' own (D, P, K), patched (D, P, *axes, K)."
+# %% ../nbs/20_patching.ipynb #750c3b94
+def _run_chunks(one_chunk, rows, chunk, folder, name, site, progress):
+    "All chunks, from files if they are there: base (P, K), donors' own (D, P, K), patched (D, P, *axes, K)."
     _check_resume(folder)
-    bar = tqdm(range(0, len(rows), chunk), desc=what, disable=not progress, leave=False)
-    parts = [_kept(folder, f"{name}-{i:08d}", lambda: one_chunk(rows[i:i + chunk])) for i in bar]
+    bar = tqdm(range(0, len(rows), chunk), desc=f"patching {site}", disable=not progress, leave=False)
+    parts = [_kept(folder, f"{name}-{i:08d}", partial(one_chunk, rows[i:i + chunk])) for i in bar]
     base, own, patched = (np.concatenate(v, axis) for v, axis in zip(zip(*parts), (0, 1, 1)))
-    if not np.isfinite(patched).all(): raise ValueError("some patched logits are NaN or infinite though the model's own are not; its precision may be too low (use model.float())")
+    if not np.isfinite(patched).all():
+        raise ValueError("some patched logits are NaN or infinite though the model's own are not; "
+                         "its precision may be too low (use model.float())")
     return base, own, patched
 
 # %% ../nbs/20_patching.ipynb #336f9781
-def _relies(site): return [s for s, used in (("mixing", site in ("head", "head_pos", "set")), ("one_token", site.endswith("_pos"))) if used]
+def _relies(site):
+    "Shortcuts that a site needs."
+    used = {"mixing": site in ("head", "head_pos", "set"), "one_token": site.endswith("_pos")}
+    return [shortcut for shortcut, needed in used.items() if needed]
 
+def _may_take_shortcuts(model, site):
+    "Does every layer declare them?"
+    return all(_declares(block, shortcut) for block in model.blocks for shortcut in _relies(site))
+
+# %% ../nbs/20_patching.ipynb #1a8bfec4
 def _fast(model, X, mask, site, donors, sets, layers, positions, reference, few, alter=None):
     "A function from rows to logits, and the coordinates that it fixes."
-    p, steps = _lead(model), _Steps(model)
+    steps = _Steps(model)
     traces, _, logits = _trace(model, few.x, _token_mask(model, few.mask))
-    _same_output(few, logits, "entered through embed, blocks and readout (its forward does something else besides)")
-    if not all(_declares(block, shortcut) for block in model.blocks for shortcut in _relies(site)):
+    _same_output(few, logits, "entered through embed, blocks and readout "
+                 "(its forward does something else besides)")
+    if not _may_take_shortcuts(model, site):
         return _generic(steps, X, mask, site, donors, sets, layers, positions, reference, few, "steps", alter)
     layers = _check_range("layers", layers, len(model.blocks))
     positions = _check_range("positions", positions, traces[0].x.shape[1])
-    heads = [block.attn.n_heads for block in model.blocks]
-    if sets is not None: _check_sets(sets, heads)
+    _check_heads_of(sets, steps.found)
     _check_alike(steps.found, site, layers, {})
-    pool = slice(None) if reference is None else reference
-    mean = _mean_trace(model, X[pool], None if mask is None else mask[pool], p) if "mean" in donors else None
-    def chunk(model, X, mask, rows, donors, positions, sets, alter=None):
-        p = _lead(model)
-        at = torch.as_tensor(positions, device=p.device)
-        chosen = None if sets is None else _check_sets(sets, heads)
-        return _chunk_logits(model, X, mask, rows, site, donors, layers, at, chosen, mean, p, alter)
+    mean = None
+    if "mean" in donors:
+        pool = slice(None) if reference is None else reference
+        mean = _mean_trace(model, X[pool], _mask_rows(mask, pool), _lead(model))
+    plan = _Plan(site, donors, layers, positions, sets, mean, alter)
     exact, precise = _in_double(model, few)
-    _warn_of_rounding(few, site, _check_patches(partial(chunk, exact), _Steps(exact), precise, site, layers, positions, sets))
-    coords = {"set": [[list(map(int, h)) for h in s] for s in sets]} if sets is not None else {"layer": layers, "position": positions}
-    return (lambda rows: chunk(model, X, mask, rows, donors, positions, sets, alter)), coords
-
-# %% ../nbs/20_patching.ipynb #bbe37fde
-def _check_range(name, chosen, n):
-    "Chosen layers or positions as a list; all of them by default."
-    if chosen is None: return list(range(n))
-    sequence = isinstance(chosen, (list, tuple, range, np.ndarray))
-    listed = list(chosen) if sequence else []
-    if not sequence or not all(map(_whole, listed)):
-        raise ValueError(f"{name} is {chosen!r}; it must be a list of whole numbers from 0 to {n - 1} (of a mask, take np.flatnonzero)")
-    wrong = [i for i in listed if not 0 <= i < n]
-    if wrong or not listed: raise ValueError(f"{name} {wrong} do not exist; there are {name} 0 to {n - 1}")
-    return [int(i) for i in listed]
+    moved = _check_patches(partial(_chunk_logits, exact), _Steps(exact), precise, plan)
+    _warn_of_rounding(few, site, moved)
+    return partial(_chunk_logits, model, X, mask, plan=plan), _coords(plan)
 
 # %% ../nbs/20_patching.ipynb #06c8f9b6
+def _as_array(X):
+    "One array of an array, a tensor, or a list of either."
+    def plain(v): return _numpy(v.detach()) if torch.is_tensor(v) else v
+    try:
+        if isinstance(X, (list, tuple)):
+            return np.asarray(list(map(plain, X)))
+        return np.asarray(plain(X))
+    except ValueError as e:
+        why = str(e)
+        lengths = sorted({len(x) for x in X})
+        if len(lengths) > 1:
+            why = (f"it holds series of {lengths[0]} to {lengths[-1]} time steps; "
+                   "bring them to one length (`resample_series`), or pad them and give mask")
+        raise ValueError(f"X cannot be made one array: {why}") from e
+
 def _series(X):
     "Series as one array of numbers, in the machine's byte order."
-    if np.ma.is_masked(X): raise ValueError("X is a masked array with masked values, whose mask would be lost; fill them (X.filled) or impute them, and give steps that are padding as mask=")
-    whole, given = lambda v: _numpy(v.detach()) if torch.is_tensor(v) else v, type(X).__name__
-    try: X = np.asarray(list(map(whole, X)) if isinstance(X, (list, tuple)) else whole(X))
-    except ValueError as e:
-        lengths = sorted({len(x) for x in X})
-        raise ValueError(f"X cannot be made one array: it holds series of {lengths[0]} to {lengths[-1]} time steps; bring them to one length (`resample_series`), or pad them and give mask" if len(lengths) > 1 else f"X cannot be made one array: {e}") from e
-    if X.dtype.kind not in "iufb": raise ValueError(f"X is a {given} with elements of type {X.dtype}; it must be an array of numbers, with series of one length")
-    if X.ndim != 3: raise ValueError(f"X has shape {X.shape}; it must be (instances, time steps, channels)" + ("; one channel: X[:, :, None]" if X.ndim == 2 else ""))
+    if np.ma.is_masked(X):
+        raise ValueError("X is a masked array with masked values, whose mask would be lost; "
+                         "fill them (X.filled) or impute them, and give steps that are padding as mask=")
+    given = type(X).__name__
+    X = _as_array(X)
+    if X.dtype.kind not in "iufb":
+        raise ValueError(f"X is a {given} with elements of type {X.dtype}; "
+                         "it must be an array of numbers, with series of one length")
+    if X.ndim != 3:
+        hint = "; one channel: X[:, :, None]" if X.ndim == 2 else ""
+        raise ValueError(f"X has shape {X.shape}; it must be (instances, time steps, channels){hint}")
     return np.ascontiguousarray(X, dtype=X.dtype.newbyteorder("="))
 
+# %% ../nbs/20_patching.ipynb #ded51b72
 def _run(model, x, mask, call):
     "One forward pass of the untouched model; refuses what is no tensor."
-    try: out = (call or _call)(model, x, mask)
-    except Exception as e: raise ValueError(f"the model fails on series of shape {tuple(x.shape)} ({type(e).__name__}: {e}); X must be laid out as the model reads it, and a model that needs more, or other arguments, is run with call=lambda model, x, mask: ...") from e
-    keys = f" with the keys {list(out)}" if isinstance(out, dict) else ""
-    if not torch.is_tensor(out): raise ValueError(f"the model returns {type(out).__name__}{keys}, not logits; say how to run it with call=lambda model, x, mask: ..." + (f", which picks one, such as model(x)[{list(out)[0]!r}]" if keys else ""))
-    return out
+    try:
+        out = (call or _call)(model, x, mask)
+    except Exception as e:
+        raise ValueError(f"the model fails on series of shape {tuple(x.shape)} ({type(e).__name__}: {e}); "
+                         "X must be laid out as the model reads it, and a model that needs more, "
+                         "or other arguments, is run with call=lambda model, x, mask: ...") from e
+    if torch.is_tensor(out):
+        return out
+    keys = ""
+    hint = ""
+    if isinstance(out, dict):
+        keys = f" with the keys {list(out)}"
+        hint = f", which picks one, such as model(x)[{list(out)[0]!r}]"
+    raise ValueError(f"the model returns {type(out).__name__}{keys}, not logits; "
+                     f"say how to run it with call=lambda model, x, mask: ...{hint}")
 
-# %% ../nbs/20_patching.ipynb #d15d56ca
-def _reference(reference, n):
-    "Row numbers to average over, or None."
-    if reference is None: return None
-    given, reference = reference, np.asarray(reference)
-    if reference.dtype == bool and reference.shape == (n,): reference = np.flatnonzero(reference)
-    whole = reference.ndim == 1 and reference.dtype.kind in "iu"
-    if not whole or not len(reference) or reference.min() < 0 or reference.max() >= n:
-        raise ValueError(f"reference is {np.array2string(np.asarray(given), threshold=8)}; reference must name some of the rows 0 to {n - 1} of X, or be True for them")
-    return reference
+# %% ../nbs/20_patching.ipynb #15ce7e16
+def _allowed(model, plain, x, mask, call):
+    "What rounding may do to the model's logits; refuses a model whose logits differ by no more."
+    allowed = rounding(model, call or _call, x, mask)
+    if allowed <= (plain.max() - plain.min()).item():
+        return allowed
+    raise ValueError(f"in {plain.dtype}, rounding alone may move this model's logits by {allowed:.2g}, "
+                     "and they differ by no more from series to series and class to class; "
+                     "use model.float() or model.double(), or check its weights")
 
+# %% ../nbs/20_patching.ipynb #dd23dcad
 def _two_series(first, second):
-    "Two series that differ; if they are the same, the second is rolled in time or, where that changes nothing, disturbed."
-    if not np.array_equal(first, second): return np.stack([first, second])
+    "Two series that differ; two alike are made to, by a roll in time or, if that changes nothing, by noise."
+    if not np.array_equal(first, second):
+        return np.stack([first, second])
     rolled = np.roll(first, 1, 0)
-    if not np.array_equal(first, rolled): return np.stack([first, rolled])
+    if not np.array_equal(first, rolled):
+        return np.stack([first, rolled])
     noise = np.random.default_rng(0).normal(size=first.shape)*max(1, abs(first).max())
     return np.stack([first, first + noise.astype(first.dtype)])
 
-def _few(model, X, mask, rows, p, call):
+# %% ../nbs/20_patching.ipynb #d15d56ca
+def _few(model, X, mask, rows, call):
     "Two of the series, the most and the least padded, and the untouched model's logits of them."
     rows = np.unique(rows)
-    if mask is not None: rows = rows[np.argsort(mask[rows].sum(1), kind="stable")]
-    series, steps = _two_series(*X[rows[[0, -1]]]), None if mask is None else mask[rows[[0, -1]]]
-    x, m = torch.as_tensor(series).to(p), None if mask is None else torch.as_tensor(steps).to(p.device)
+    if mask is not None:
+        rows = rows[np.argsort(mask[rows].sum(1), kind="stable")]
+    ends = rows[[0, -1]]
+    series = _two_series(*X[ends])
+    steps = _mask_rows(mask, ends)
+    x, m = _tensors(series, steps, slice(None), _lead(model))
     plain = _run(model, x, m, call)
-    if plain.ndim != 2: _check_form(_numpy(plain))
+    if plain.ndim != 2:
+        _check_form(_numpy(plain))
     _check_finite(plain)
     return _Few(series, steps, x, m, plain, _allowed(model, plain, x, m, call))
-
-# %% ../nbs/20_patching.ipynb #15ce7e16
-def _lead(model): return next((p for p in model.parameters() if p.is_floating_point()), next(model.parameters()))
-
-def _allowed(model, plain, x, mask, call):
-    "What rounding may do to the model's logits; refuses a model for which that is as much as series or classes differ."
-    allowed = rounding(model, call or _call, x, mask)
-    if allowed <= (plain.max() - plain.min()).item(): return allowed
-    raise ValueError(f"in {plain.dtype}, rounding alone may move this model's logits by {allowed:.2g}, and they differ by no more from series to series and class to class; "
-                     "use model.float() or model.double(), or check its weights")
 
 # %% ../nbs/20_patching.ipynb #317f3ccb
 def _check_form(logits):
     "Refuse outputs (N, K) that are not logits."
-    if logits.ndim != 2: raise ValueError(f"the model's output has shape {logits.shape}; it must be (instances, classes): choose or pool it with call=lambda model, x, mask: ...")
-    if logits.shape[1] < 2: raise ValueError("the model has one output; give two classes two logits with call=lambda model, x, mask: torch.nn.functional.pad(model(x), (1, 0))")
-    if not np.isfinite(logits).all(): raise ValueError("the model's own logits hold NaN or infinite values for some instances; check its weights")
-    if logits.min() < 0 or logits.max() > 1: return
-    if np.allclose(logits.sum(1), 1, atol=1e-4): raise ValueError("the model returns probabilities, which saturate; return what enters the softmax, or use call=lambda model, x, mask: model(x).log()")
-    raise ValueError(f"all of the model's {logits.size} outputs lie between 0 and 1, as those of a sigmoid do, which saturates; return what enters it, or use call=lambda model, x, mask: model(x).logit(). "
-                     "If they are logits after all, take 1 from each, which changes no difference: call=lambda model, x, mask: model(x) - 1")
+    if logits.ndim != 2:
+        raise ValueError(f"the model's output has shape {logits.shape}; it must be (instances, classes): "
+                         "choose or pool it with call=lambda model, x, mask: ...")
+    if logits.shape[1] < 2:
+        raise ValueError("the model has one output; give two classes two logits with "
+                         "call=lambda model, x, mask: torch.nn.functional.pad(model(x), (1, 0))")
+    if not np.isfinite(logits).all():
+        raise ValueError("the model's own logits hold NaN or infinite values for some instances; "
+                         "check its weights")
+    if logits.min() < 0 or logits.max() > 1:
+        return
+    if np.allclose(logits.sum(1), 1, atol=1e-4):
+        raise ValueError("the model returns probabilities, which saturate; return what enters the softmax, "
+                         "or use call=lambda model, x, mask: model(x).log()")
+    raise ValueError(f"all of the model's {logits.size} outputs lie between 0 and 1, as those of a sigmoid "
+                     "do, which saturates; return what enters it, "
+                     "or use call=lambda model, x, mask: model(x).logit(). "
+                     "If they are logits after all, take 1 from each, which changes no difference: "
+                     "call=lambda model, x, mask: model(x) - 1")
 
+# %% ../nbs/20_patching.ipynb #14919914
 def _check_repeats(run, logits, allowed):
     "Refuse a model whose logits of the first rows depend on chance or on the other rows of the batch."
+    def far(a, b): return not np.abs(a - b).max() <= allowed
     few = slice(0, 4)
-    first, again = run(few), run(few)
-    far = lambda a, b: not np.abs(a - b).max() <= allowed
-    if far(first, again): raise ValueError("the model answers the same series differently when asked again; remove what is random in it, such as dropout that ignores model.eval()")
+    first = run(few)
+    again = run(few)
+    if far(first, again):
+        raise ValueError("the model answers the same series differently when asked again; "
+                         "remove what is random in it, such as dropout that ignores model.eval()")
     alone = np.concatenate([run(slice(i, i + 1)) for i in range(len(first))])
     if far(first, alone) or far(logits[few], first):
-        raise ValueError("the model answers a series differently when other series are in the batch, so that rows influence one another; "
-                         "build attention with batch_first=True, or reorder the axes with call=lambda model, x, mask: ...")
+        raise ValueError("the model answers a series differently when other series are in the batch, "
+                         "so that rows influence one another; build attention with batch_first=True, "
+                         "or reorder the axes with call=lambda model, x, mask: ...")
+
+def _check_module(model):
+    "Refuse what is no model that can be run."
+    if not isinstance(model, nn.Module) or not list(model.parameters()):
+        raise ValueError(f"the model is {type(model).__name__}; it must be a torch.nn.Module with weights")
+    if any(v.is_meta for v in model.parameters()):
+        raise ValueError("the model's weights are on the device 'meta', where they hold no numbers; "
+                         "load them onto a real device")
+    require_eval(model)
+
+# %% ../nbs/20_patching.ipynb #59101dcd
+def _reference(reference, n):
+    "Row numbers to average over, or None."
+    if reference is None:
+        return None
+    given = np.asarray(reference)
+    rows = np.flatnonzero(given) if given.dtype == bool and given.shape == (n,) else given
+    whole = rows.ndim == 1 and rows.dtype.kind in "iu"
+    if not whole or not len(rows) or rows.min() < 0 or rows.max() >= n:
+        raise ValueError(f"reference is {np.array2string(given, threshold=8)}; reference must name some of "
+                         f"the rows 0 to {n - 1} of X, or be True for them")
+    return rows
+
+# %% ../nbs/20_patching.ipynb #7a243166
+def _data(X, mask, reference=None):
+    "Series, mask and rows to average over as arrays, the latter two perhaps None."
+    X = _series(X)
+    mask = None if mask is None else np.asarray(mask)
+    return X, mask, _reference(reference, len(X))
+
+def _check_all_finite(X):
+    "Refuse series that are none, or that hold what is no number."
+    if not len(X):
+        raise ValueError("X is empty")
+    bad = np.flatnonzero(~np.isfinite(X).all((1, 2)))
+    if len(bad):
+        raise ValueError(f"X holds NaN or infinite values in {len(bad)} of {len(X)} instances "
+                         f"(the first is {bad[0]}); impute or remove them")
 
 # %% ../nbs/20_patching.ipynb #477fae6c
 @torch.no_grad()
@@ -1067,25 +1767,31 @@ def model_logits(
 ) -> np.ndarray: # (N, K) logits; raises `ValueError` if the model does not give them
     "Logits of many series, the model run as a sweep runs it."
     _check_module(model)
-    X, mask, p = _series(X), None if mask is None else np.asarray(mask), _lead(model)
+    X, mask, _ = _data(X, mask)
+    p = _lead(model)
     _check_mask(mask, X)
-    if not len(X): raise ValueError("X is empty")
-    bad = np.flatnonzero(~np.isfinite(X).all((1, 2)))
-    if len(bad): raise ValueError(f"X holds NaN or infinite values in {len(bad)} of {len(X)} instances (the first is {bad[0]}); impute or remove them")
-    inputs = lambda rows: (torch.as_tensor(X[rows]).to(p), None if mask is None else torch.as_tensor(mask[rows]).to(p.device))
-    run = lambda rows: _numpy(_run(model, *inputs(rows), call))
-    logits = np.concatenate([run(slice(i, i + batch_size)) for i in range(0, len(X), batch_size)])
-    if len(logits) != len(X): raise ValueError(f"the model gives {len(logits)} outputs for {len(X)} instances; its first axis must be that of the instances")
+    _check_all_finite(X)
+
+    def run(rows): return _run(model, *_tensors(X, mask, rows, p), call)
+    def run_numpy(rows): return _numpy(run(rows))
+
+    batches = [slice(i, i + batch_size) for i in range(0, len(X), batch_size)]
+    logits = np.concatenate([run_numpy(rows) for rows in batches])
+    if len(logits) != len(X):
+        raise ValueError(f"the model gives {len(logits)} outputs for {len(X)} instances; "
+                         "its first axis must be that of the instances")
     _check_form(logits)
-    x, m = inputs(slice(0, 4))
-    _check_repeats(run, logits, _allowed(model, _run(model, x, m, call), x, m, call))
+    few = slice(0, 4)
+    x, m = _tensors(X, mask, few, p)
+    _check_repeats(run_numpy, logits, _allowed(model, run(few), x, m, call))
     return logits
 
-def _check_module(model):
-    "Refuse what is no model that can be run."
-    if not isinstance(model, nn.Module) or not list(model.parameters()): raise ValueError(f"the model is {type(model).__name__}; it must be a torch.nn.Module with weights")
-    if any(v.is_meta for v in model.parameters()): raise ValueError("the model's weights are on the device 'meta', where they hold no numbers; load them onto a real device")
-    require_eval(model)
+# %% ../nbs/20_patching.ipynb #d3f29cd2
+def _coarser(given, own):
+    "How many times coarser than the model's are numbers that may come in less precision."
+    if given.dtype.kind != "f":
+        return 1
+    return max(1, np.finfo(given.dtype).eps/torch.finfo(own.dtype).eps)
 
 # %% ../nbs/20_patching.ipynb #39956d0c
 @torch.no_grad()
@@ -1099,39 +1805,84 @@ def check_logits(
     call: Callable | None = None, # as in `sweep`
 ) -> None: # raises `ValueError` where rounding does not explain the difference
     "Are these the model's logits of these rows?"
-    p, rows, logits = _lead(model), np.asarray(rows), np.asarray(logits)
-    x = torch.as_tensor(_series([X[i] for i in rows])).to(p)
-    m = None if mask is None else torch.as_tensor(np.asarray(mask)[rows]).to(p.device)
+    p = _lead(model)
+    rows = np.asarray(rows)
+    logits = np.asarray(logits)
+    series = _series([X[i] for i in rows])
+    steps = None if mask is None else np.asarray(mask)[rows]
+    x, m = _tensors(series, steps, slice(None), p)
     own = _run(model, x, m, call)
-    if logits.shape != tuple(own.shape): raise ValueError(f"{what} have {logits.shape[-1]} outputs, and the model has {own.shape[-1]}; they are of another model")
+    if logits.shape != tuple(own.shape):
+        raise ValueError(f"{what} have {logits.shape[-1]} outputs, and the model has {own.shape[-1]}; "
+                         "they are of another model")
     difference = np.abs(_numpy(own) - logits).max()
     allowed = _allowed(model, own, x, m, call)
-    if logits.dtype.kind == "f": allowed *= max(1, np.finfo(logits.dtype).eps/torch.finfo(own.dtype).eps)  # they may come in less precision
-    if difference <= allowed: return
-    raise ValueError(f"{what} are not this model's for these series: in rows {rows.tolist()} of X they differ by up to {difference:.2g}; use those of this model and of this X, in the same order")
+    if difference <= allowed*_coarser(logits, own):
+        return
+    raise ValueError(f"{what} are not this model's for these series: in rows {rows.tolist()} of X "
+                     f"they differ by up to {difference:.2g}; use those of this model and of this X, "
+                     "in the same order")
 
 # %% ../nbs/20_patching.ipynb #49c6c1c3
+def _takes_fast(model, path, heads, call):
+    "Is the fast path taken?"
+    own_way = heads is not None or call is not None
+    if path == "fast" and own_way:
+        raise ValueError("path='fast' takes neither heads nor call, which are of the generic path")
+    return path == "fast" or path == "auto" and not own_way and has_fast_path(model)
+
+def _record(model, pairs, rows, few, what, **settings):
+    "All that a sweep's numbers depend on."
+    asked = {k: what[k] for k in ("site", "donors", "sets", "positions")}
+    alter = what["alter"]
+    if alter is not None:
+        asked["alter"] = getattr(alter, "__qualname__", repr(alter))  # no address
+    built = {k: versions()[k] for k in ("tst_mi", "torch")}
+    return _fingerprint(model, what["X"], rows, pairs, what["mask"], what["reference"], few.plain,
+                        **asked, **settings, **built)
+
+# %% ../nbs/20_patching.ipynb #9d7dbe20
 def _prepared(model, pairs, rows, chunk, path, heads, call, what):
     "A function from rows to logits, the coordinates that it fixes, and a record of all that they depend on."
-    if path == "fast" and (heads is not None or call is not None): raise ValueError("path='fast' takes neither heads nor call, which are of the generic path")
-    few = _few(model, what["X"], what["mask"], rows, _lead(model), call)
-    if path == "fast" or path == "auto" and has_fast_path(model) and call is None and heads is None:
+    fast = _takes_fast(model, path, heads, call)
+    few = _few(model, what["X"], what["mask"], rows, call)
+    if fast:
         one_chunk, coords = _fast(model, few=few, **what)
         taken = "steps" if "module" in coords else "fast"
     else:
         g = _Generic(model, find_heads(model, heads), call or _call)
         one_chunk, coords = _generic(g, few=few, path="generic", **what)
         taken = "generic"
-    settings = {k: what[k] for k in ("site", "donors", "sets", "positions")}
-    if what["alter"] is not None: settings["alter"] = getattr(what["alter"], "__qualname__", repr(what["alter"]))  # no address
-    info = _fingerprint(model, what["X"], rows, pairs, what["mask"], what["reference"], few.plain, **settings, layers=coords.get("layer"),
-                        chunk=chunk, path=taken, heads=None if heads is None else list(heads.items()), tst_mi=versions()["tst_mi"], torch=versions()["torch"])
+    named = None if heads is None else list(heads.items())
+    info = _record(model, pairs, rows, few, what,
+                   layers=coords.get("layer"), chunk=chunk, path=taken, heads=named)
     return one_chunk, coords, info
+
+# %% ../nbs/20_patching.ipynb #982280ca
+def _labels(site, shape, coords):
+    "Labels along a sweep's axes, and the names of its modules if it has them."
+    labels = {axis: coords.get(axis, list(range(n))) for axis, n in zip(SITES[site], shape)}
+    if "module" in coords:
+        labels["module"] = coords["module"]
+    return labels
+
+def _result(site, donors, pairs, coords, info, base, own, patched):
+    "The logits of all chunks as a `Sweep`."
+    return Sweep(
+        site=site,
+        axes=SITES[site],
+        patched=dict(zip(donors, patched)),
+        base=base,
+        donors=dict(zip(donors, own)),
+        pairs=pairs.reset_index(drop=True),
+        coords=_labels(site, patched.shape[2:-1], coords),
+        info={**info, "versions": versions()},
+    )
 
 # %% ../nbs/20_patching.ipynb #152ebf2b
 @torch.no_grad()
 def sweep(
-    model: nn.Module, # in eval mode; the fast path is taken if it has one and neither heads nor call are given, else the generic path
+    model: nn.Module, # in eval mode; takes the fast path if it has one, unless heads or call are given
     X: np.ndarray, # (N, T, C) instances that the pairs refer to by row number
     pairs: pd.DataFrame, # one row per pair; columns 'base' and each of `donors`
     site: str = "head", # a key of `SITES`
@@ -1141,39 +1892,69 @@ def sweep(
     positions: list | None = None, # positions to patch, for sites that end in _pos; None for all
     mask: np.ndarray | None = None, # (N, T) True where a step is real; None: all are
     reference: np.ndarray | None = None, # rows of X to average for 'mean'; None: all
-    chunk: int | None = None, # pairs traced at a time; bounds memory, does not change the result; None: 64, fewer for long series
+    chunk: int | None = None, # pairs traced at a time; bounds memory only; None: 64, fewer for long series
     path: str = "auto", # 'fast', 'generic' or 'auto'
     heads: dict | None = None, # generic path: names of output projections -> number of heads; None finds them
     call: Callable | None = None, # generic path: how to run the model, (model, x, mask) -> logits
     resume: str | Path | None = None, # folder for finished chunks
-    alter: Callable | None = None, # (layer, base's z (P, T, H, E), donor -> z, rows of base and donors (P, 1 + D)) -> donor -> z to put in instead
+    alter: Callable | None = None, # (layer, base z (P, T, H, E), donor -> z, rows (P, 1 + D)) -> donor -> z
     progress: bool = False, # show a bar
 ) -> Sweep: # raises `ValueError` on bad input
     "Patch every layer and variant of a site, for every pair and donor."
     _check_module(model)
-    X, mask, reference = _series(X), None if mask is None else np.asarray(mask), _reference(reference, len(X))
-    donors, p = (donors,) if isinstance(donors, str) else tuple(donors or ()), _lead(model)
+    X, mask, reference = _data(X, mask, reference)
+    donors = (donors,) if isinstance(donors, str) else tuple(donors or ())
     rows = _check_inputs(model, X, pairs, site, donors, mask, sets, layers, path, chunk)
-    if chunk is None: chunk = _pairs_at_a_time(model, X, p)
-    what = dict(X=X, mask=mask, site=site, donors=donors, sets=sets, layers=layers, positions=positions, reference=reference, alter=_check_alter(alter, site, resume))
+    chunk = _pairs_at_a_time(model, X) if chunk is None else chunk
+    what = dict(X=X, mask=mask, site=site, donors=donors, sets=sets, layers=layers, positions=positions,
+                reference=reference, alter=_check_alter(alter, site, resume))
     one_chunk, coords, info = _prepared(model, pairs, rows, chunk, path, heads, call, what)
-    base, own, patched = _run_chunks(one_chunk, rows, chunk, resume, fingerprint(info), f"patching {site}", progress)
-    coords = {a: coords.get(a, list(range(n))) for a, n in zip(SITES[site], patched.shape[2:-1])} | {k: coords[k] for k in ("module",) if k in coords}
-    return Sweep(site, SITES[site], dict(zip(donors, patched)), base, dict(zip(donors, own)), pairs.reset_index(drop=True), coords, {**info, "versions": versions()})
+    logits = _run_chunks(one_chunk, rows, chunk, resume, fingerprint(info), site, progress)
+    return _result(site, donors, pairs, coords, info, *logits)
 
 # %% ../nbs/20_patching.ipynb #af48119f
+def _size(z, mask):
+    "How large the z (..., T, H, E) of each head are, over real steps."
+    if mask is not None:
+        z = z*mask.view(len(mask), *[1]*(z.ndim - 4), -1, 1, 1)
+    return z.pow(2).sum((-3, -1)).sqrt()
+
+# %% ../nbs/20_patching.ipynb #c1a7affc
 def _influence(model, base, source, mask):
     "Influence (P, L, H, L, H) for one chunk; padded steps of the base do not count."
-    P, L, H = len(base[0].x), len(model.blocks), model.blocks[0].attn.n_heads
-    out, repeated = torch.full((P, L, H, L, H), torch.nan).to(base[0].x), None if mask is None else mask.repeat_interleave(H, 0)
-    size = lambda d: (d if mask is None else d*mask.view(P, *[1]*(d.ndim - 4), -1, 1, 1)).pow(2).sum((-3, -1)).sqrt()
+    P = len(base[0].x)
+    L = len(model.blocks)
+    H = model.blocks[0].attn.n_heads
+    out = torch.full((P, L, H, L, H), torch.nan).to(base[0].x)
+    repeated = None if mask is None else mask.repeat_interleave(H, 0)
     for l in range(L - 1):
         x = _leaving("head", model.blocks[l], base[l], source[l]).flatten(0, 1)
         for later in range(l + 1, L):
             z = model.blocks[later].heads(x, repeated).unflatten(0, (P, H))
-            out[:, l, :, later] = size(z - base[later].z[:, None])/size(source[later].z - base[later].z)[:, None]
+            moved = _size(z - base[later].z[:, None], mask)
+            distance = _size(source[later].z - base[later].z, mask)
+            out[:, l, :, later] = moved/distance[:, None]
             x = model.blocks[later](x, repeated)
     return out
+
+# %% ../nbs/20_patching.ipynb #646aa022
+def _check_influence(model, donor):
+    "Refuse a model or a donor for which influence is not defined."
+    lacking = missing_members(model)
+    if lacking:
+        raise ValueError(f"influence needs the fast path, and the model does not show {', '.join(lacking)}")
+    if not all(_declares(block, "mixing") for block in model.blocks):
+        raise ValueError("influence needs heads that are mixed by a sum, and the model's attention "
+                         "does not declare 'mixing' in its shortcuts")
+    if donor in ABLATIONS:
+        raise ValueError(f"donor is {donor!r}; influence is relative to a donor's own z, "
+                         "so name a column of pairs")
+
+def _masked_trace(model, X, mask, rows, p):
+    "Traces of some series, and their mask of tokens."
+    x, m = _tensors(X, mask, rows, p)
+    m = _token_mask(model, m)
+    return _trace(model, x, m)[0], m
 
 # %% ../nbs/20_patching.ipynb #ba450f02
 @torch.no_grad()
@@ -1184,18 +1965,20 @@ def head_influence(
     donor: str = "source", # whose heads are put in
     mask: np.ndarray | None = None, # (N, T) True where a step is real
     chunk: int | None = None, # pairs at a time; None: by length
-) -> np.ndarray: # (P, L, H, L, H): patched layer and head, later layer and head; NaN where the second is not later
+) -> np.ndarray: # (P, L, H, L, H): patched layer and head, later layer and head; NaN where it is not later
     "Change of each later head's z when one head is patched, relative to the donor's distance."
-    X, mask, parts, p = _series(X), None if mask is None else np.asarray(mask), [], _lead(model)
-    if lacking := missing_members(model): raise ValueError(f"influence needs the fast path, and the model does not show {', '.join(lacking)}")
-    if not all(_declares(block, "mixing") for block in model.blocks): raise ValueError("influence needs heads that are mixed by a sum, and the model's attention does not declare 'mixing' in its shortcuts")
-    if donor in ABLATIONS: raise ValueError(f"donor is {donor!r}; influence is relative to a donor's own z, so name a column of pairs")
-    rows, chunk = _check_inputs(model, X, pairs, "head", (donor,), mask), chunk or max(1, _pairs_at_a_time(model, X, p)//4)
-    few = _few(model, X, mask, rows, p, None)
-    _fast(model, X, mask, "head", (donor,), None, None, None, None, few)   # which checks the model and its shortcuts
+    X, mask, _ = _data(X, mask)
+    p = _lead(model)
+    _check_influence(model, donor)
+    rows = _check_inputs(model, X, pairs, "head", (donor,), mask)
+    chunk = chunk or max(1, _pairs_at_a_time(model, X)//4)
+    few = _few(model, X, mask, rows, None)
+    _fast(model, X, mask, "head", (donor,), None, None, None, None, few)  # checks model and shortcuts
+    parts = []
     for i in range(0, len(rows), chunk):
-        x = [torch.as_tensor(X[r]).to(p) for r in rows[i:i + chunk].T]
-        masks = [None if mask is None else _token_mask(model, torch.as_tensor(mask[r]).to(p.device)) for r in rows[i:i + chunk].T]
-        base, source = (_trace(model, *run)[0] for run in zip(x, masks))
-        parts.append(_numpy(_influence(model, base, _where_real(source, base, masks[1]), masks[0])))
+        base_rows, donor_rows = rows[i:i + chunk].T
+        base, base_mask = _masked_trace(model, X, mask, base_rows, p)
+        source, source_mask = _masked_trace(model, X, mask, donor_rows, p)
+        source = _where_real(source, base, source_mask)
+        parts.append(_numpy(_influence(model, base, source, base_mask)))
     return np.concatenate(parts)

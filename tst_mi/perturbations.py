@@ -16,51 +16,90 @@ from torch import nn
 from .model import predict
 
 # %% ../nbs/40_perturbations.ipynb #edad420e
-GRID = {"gaussian": (.05, .1, .2), "time_warp": (.05, .1, .2), "phase_shift": (1, 2, 3)}  # kind -> strengths, the same for all datasets
+GRID = {  # kind -> strengths, the same for all datasets
+    "gaussian": (.05, .1, .2),
+    "time_warp": (.05, .1, .2),
+    "phase_shift": (1, 2, 3),
+}
 
 def _read_at(X, when):
     "Values at fractional times (N, T), linearly interpolated."
     before = np.minimum(when.astype(int), X.shape[1] - 2)[..., None]
-    left, right = (np.take_along_axis(X, i, 1) for i in (before, before + 1))
+    left = np.take_along_axis(X, before, 1)
+    right = np.take_along_axis(X, before + 1, 1)
     share = when[..., None] - before
     return left*(1 - share) + right*share  # exactly left or right at a whole step
 
-def _gaussian(X, strength, rng, scale): return X + strength*scale*rng.standard_normal(X.shape)
+# %% ../nbs/40_perturbations.ipynb #04b9360e
+def _gaussian(X, strength, rng, scale):
+    "White noise, `strength` times the scale."
+    return X + strength*scale*rng.standard_normal(X.shape)
 
 def _time_warp(X, strength, rng, scale):
-    n, t, _ = X.shape
-    a = rng.uniform(-1, 1, (n, 1))
-    b = (1 - abs(a))*rng.choice([-1, 1], (n, 1))
-    s = np.linspace(0, 1, t)
-    moved = strength*(a*np.sin(np.pi*s)/np.pi + b*np.sin(2*np.pi*s)/(2*np.pi))
-    return _read_at(X, (np.arange(t) + (t - 1)*moved).clip(0, t - 1))
+    "The series, read faster here and slower there."
+    N, T, _ = X.shape
+    a = rng.uniform(-1, 1, (N, 1))
+    b = (1 - abs(a))*rng.choice([-1, 1], (N, 1))
+    s = np.linspace(0, 1, T)
+    slow = a*np.sin(np.pi*s)/np.pi
+    fast = b*np.sin(2*np.pi*s)/(2*np.pi)
+    moved = strength*(slow + fast)
+    when = np.arange(T) + (T - 1)*moved
+    return _read_at(X, when.clip(0, T - 1))
 
+# %% ../nbs/40_perturbations.ipynb #a3314bd4
 def _phase_shift(X, strength, rng, scale):
-    when = np.arange(X.shape[1]) + strength*rng.choice([-1, 1], (len(X), 1))
+    "The series, so many steps earlier or later; its edge is held."
+    direction = rng.choice([-1, 1], (len(X), 1))
+    when = np.arange(X.shape[1]) + strength*direction
     return np.take_along_axis(X, when.clip(0, X.shape[1] - 1)[..., None], 1)
 
 _KINDS = {"gaussian": _gaussian, "time_warp": _time_warp, "phase_shift": _phase_shift}
 
 # %% ../nbs/40_perturbations.ipynb #a792d57d
+def _check_perturbation(X, kind, strength):
+    "Refuse series without time, unknown kinds, and strengths that they do not have."
+    if X.ndim != 3 or X.shape[1] < 2:
+        raise ValueError(f"X has shape {X.shape}; "
+                         "(instances, time steps, channels) with at least two steps is needed")
+    if kind not in _KINDS:
+        raise ValueError(f"kind is {kind!r}; it must be one of {list(_KINDS)}")
+    if not 0 <= strength < np.inf:
+        raise ValueError(f"strength is {strength}; it must be a number of at least 0")
+    if kind == "time_warp" and strength >= 1:
+        raise ValueError(f"strength is {strength}; from 1 on, a time warp runs backwards")
+    if kind == "phase_shift" and (strength != int(strength) or strength >= X.shape[1]):
+        raise ValueError(f"strength is {strength}; a phase shift is a whole number of steps, "
+                         f"fewer than the {X.shape[1]} that the series have")
+
+def _scale_of(X, scale):
+    "What one s.d. of noise is: as given, or that of each channel in each series."
+    if scale is None:
+        return X.std(1, keepdims=True, dtype=np.float64)
+    scale = np.asarray(scale, dtype=float)
+    if scale.shape[-1:] != X.shape[2:] or scale.ndim not in (1, 3):
+        raise ValueError(f"scale has shape {scale.shape}; "
+                         f"one number for each of the {X.shape[2]} channels is needed")
+    return scale
+
+# %% ../nbs/40_perturbations.ipynb #5d6e97c0
 def perturb(
     X: np.ndarray, # (N, T, C)
     kind: str, # a key of `GRID`
     strength: float, # see the table above; 0 changes nothing
     seed: int = 0, # of noise, warp and direction, which do not depend on the strength
-    scale: np.ndarray | None = None, # (C,) for 'gaussian': what one s.d. of each channel is; None: its s.d. in each series
+    scale: np.ndarray | None = None, # (C,) what one s.d. of 'gaussian' is; None: the channel's in each series
 ) -> np.ndarray: # (N, T, C), of X's dtype
     "Perturbed copies of all instances, each on its own."
     X = np.asarray(X)
-    if X.ndim != 3 or X.shape[1] < 2: raise ValueError(f"X has shape {X.shape}; (instances, time steps, channels) with at least two steps is needed")
-    if kind not in _KINDS: raise ValueError(f"kind is {kind!r}; it must be one of {list(_KINDS)}")
-    if not 0 <= strength < np.inf: raise ValueError(f"strength is {strength}; it must be a number of at least 0")
-    if kind == "time_warp" and strength >= 1: raise ValueError(f"strength is {strength}; from 1 on, a time warp runs backwards")
-    if kind == "phase_shift" and (strength != int(strength) or strength >= X.shape[1]): raise ValueError(f"strength is {strength}; a phase shift is a whole number of steps, fewer than the {X.shape[1]} that the series have")
-    scale = X.std(1, keepdims=True, dtype=np.float64) if scale is None else np.asarray(scale, dtype=float)
-    if scale.shape[-1:] != X.shape[2:] or scale.ndim not in (1, 3): raise ValueError(f"scale has shape {scale.shape}; one number for each of the {X.shape[2]} channels is needed")
-    if not isinstance(seed, Integral): raise ValueError(f"seed is {seed!r}; it must be a whole number")
-    strength = int(strength) if kind == "phase_shift" else strength
-    return _KINDS[kind](X.astype(np.float64), strength, np.random.default_rng(seed), scale).astype(X.dtype)
+    _check_perturbation(X, kind, strength)
+    scale = _scale_of(X, scale)
+    if not isinstance(seed, Integral):
+        raise ValueError(f"seed is {seed!r}; it must be a whole number")
+    if kind == "phase_shift":
+        strength = int(strength)
+    rng = np.random.default_rng(seed)
+    return _KINDS[kind](X.astype(np.float64), strength, rng, scale).astype(X.dtype)
 
 # %% ../nbs/40_perturbations.ipynb #ac9a4689
 def _margin(logits, first):
@@ -70,6 +109,16 @@ def _margin(logits, first):
     np.put_along_axis(others, first[:, None], -np.inf, 1)
     return own - others.max(1)
 
+def _preserved(before, after, y, level):
+    "What logits of perturbed instances, (S, N, K), keep of those of the originals, (N, K)."
+    first = before.argmax(1)
+    same = (after.argmax(2) == first).mean(0)
+    margin = np.mean([_margin(logits, first) for logits in after])/_margin(before, first).mean()
+    lo, hi = proportion_confint(same.sum(), len(before), 1 - level, "wilson")
+    accuracy = (after.argmax(2) == y).mean()
+    return dict(unchanged=same.mean(), unchanged_lo=lo, unchanged_hi=hi, accuracy=accuracy, margin=margin)
+
+# %% ../nbs/40_perturbations.ipynb #56d211db
 def preservation(
     model: nn.Module, # a classifier in eval mode
     X: np.ndarray, # (N, T, C)
@@ -78,18 +127,27 @@ def preservation(
     seeds: tuple = (0, 1, 2), # of the perturbations
     scale: np.ndarray | None = None, # as in `perturb`
     level: float = .95, # coverage of the interval
-) -> pd.DataFrame: # one row per kind and strength: unchanged, unchanged_lo, unchanged_hi, accuracy, margin (mean, over the mean of the originals)
+) -> pd.DataFrame: # one row per kind and strength: see `COLUMNS`
     "How many predictions does each perturbation leave as they were?"
-    if not len(seeds): raise ValueError("seeds is empty; at least one is needed")
-    before, y, rows = predict(model, X), np.asarray(y), []
-    first = before.argmax(1)
+    if not len(seeds):
+        raise ValueError("seeds is empty; at least one is needed")
+    before = predict(model, X)
+    y = np.asarray(y)
+    rows = []
     for kind, strengths in grid.items():
         for strength in strengths:
             after = np.stack([predict(model, perturb(X, kind, strength, seed, scale)) for seed in seeds])
-            same, margin = (after.argmax(2) == first).mean(0), np.mean([_margin(a, first) for a in after])/_margin(before, first).mean()
-            lo, hi = proportion_confint(same.sum(), len(X), 1 - level, "wilson")
-            rows.append(dict(kind=kind, strength=strength, unchanged=same.mean(), unchanged_lo=lo, unchanged_hi=hi, accuracy=(after.argmax(2) == y).mean(), margin=margin))
+            rows.append(dict(kind=kind, strength=strength, **_preserved(before, after, y, level)))
     return pd.DataFrame(rows)
 
-COLUMNS = {"unchanged, unchanged_lo, unchanged_hi": "share of instances whose prediction is what it was, mean over seeds, with Wilson's interval over instances",
-    "accuracy": "share of perturbed instances classified correctly", "margin": "mean logit of the class predicted originally minus the largest other, over the same of the originals"}  # column of preservation's table -> its meaning
+# %% ../nbs/40_perturbations.ipynb #b285513e
+COLUMNS = {  # column of preservation's table -> its meaning
+    "unchanged, unchanged_lo, unchanged_hi":
+        "share of instances whose prediction is what it was, mean over seeds, with Wilson's interval over "
+        "instances",
+    "accuracy":
+        "share of perturbed instances classified correctly",
+    "margin":
+        "mean logit of the class predicted originally minus the largest other, over the same of the "
+        "originals",
+}

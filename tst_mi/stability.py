@@ -6,7 +6,7 @@
 __all__ = ['ROLES', 'COLUMNS', 'published_score', 'stability']
 
 # %% ../nbs/50_stability.ipynb #f8b487fb
-from itertools import product
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,10 @@ from .perturbations import GRID, perturb
 from .statistics import compare_rankings, row_correlations
 
 # %% ../nbs/50_stability.ipynb #ce20d296
+def _largest(effects, count):
+    "Positions of the largest |effects| of each pair, (P, count)."
+    return np.argsort(-abs(effects), axis=1, kind="stable")[:, :count]
+
 def published_score(
     before: np.ndarray, # (P, U) effects on the label's probability
     after: np.ndarray, # (P, U) the same after the perturbation
@@ -27,61 +31,156 @@ def published_score(
 ) -> np.ndarray: # (P,) 0 to 1; NaN where the effects of a pair do not vary
     "The published study's composite score of stability."
     rho = row_correlations(abs(before), abs(after), "spearman")
-    first, second = (np.argsort(-abs(v), axis=1, kind="stable")[:, :top] for v in (before, after))
+    first = _largest(before, top)
+    second = _largest(after, top)
     common = (first[:, :, None] == second[:, None]).sum((1, 2))
-    return .5*(rho + 1)/2 + .3*common/(2*top - common) + .2*(1 - np.minimum(abs(before - after).mean(1), 1))
+    union = 2*top - common
+    difference = np.minimum(abs(before - after).mean(1), 1)
+    return .5*(rho + 1)/2 + .3*common/union + .2*(1 - difference)
 
 # %% ../nbs/50_stability.ipynb #be1ca496
-ROLES = {"both": ("base", "source", "control"), "source": ("source", "control"), "base": ("base",)}  # what is perturbed -> roles of a triple
+ROLES = {  # what is perturbed -> roles of a triple
+    "both": ("base", "source", "control"),
+    "source": ("source", "control"),
+    "base": ("base",),
+}
 
-def _perturbed(pairs, perturbed, n):
-    "The same pairs, their perturbed roles pointing n rows further; and which instances those are, (P, roles)."
-    roles = [r for r in ROLES[perturbed] if (pairs.table[r] >= 0).all()]
-    table = pairs.table.copy()
-    table[roles] += n
-    return table, pairs.table[roles].to_numpy()
+def _perturbed(table, perturbed, n):
+    "Pairs whose perturbed roles point n rows further; and the instances of those roles, (P, roles)."
+    roles = [role for role in ROLES[perturbed] if (table[role] >= 0).all()]
+    moved = table.copy()
+    moved[roles] += n
+    return moved, table[roles].to_numpy()
 
+# %% ../nbs/50_stability.ipynb #047c3c90
 def _measure(model, X, table, direction, site, patch):
     "Tested quantity (P, U), its gap (P,), and the source's effect on probability (P, U)."
     contrast = (table.control >= 0).all()
-    swept = sweep(model, X, table, site=site, donors=("source", "control") if contrast else ("source",), **patch)
-    q, p = primary(swept, direction) if contrast else effect(swept, direction), effect(swept, direction, metric="probability")
-    return q.values.reshape(len(table), -1), q.gap, p.values.reshape(len(table), -1)
+    donors = ("source", "control") if contrast else ("source",)
+    swept = sweep(model, X, table, site=site, donors=donors, **patch)
+    tested = primary(swept, direction) if contrast else effect(swept, direction)
+    probability = effect(swept, direction, metric="probability")
+    pairs = len(table)
+    return tested.values.reshape(pairs, -1), tested.gap, probability.values.reshape(pairs, -1)
 
 # %% ../nbs/50_stability.ipynb #fb94f5a0
-def _one_kind(model, X, pairs, site, kind, strengths, seeds, perturbed, scale, patch, bar):
-    "For each strength: tested quantity, gap and probability effect, each (seeds, P, ...), and whether predictions stayed (seeds, P)."
-    (table, used), found = _perturbed(pairs, perturbed, len(X)), []
-    classes = lambda X: model_logits(model, X, patch.get("mask"), patch.get("call")).argmax(1)
-    first, twice = classes(X), {**patch, **({"mask": np.concatenate([patch["mask"]]*2)} if patch.get("mask") is not None else {})}
-    for strength in strengths:
+def _copies(X, kind, strength, seeds, scale, bar):
+    "Perturbed instances, one copy for each seed, made when it is asked for."
+    for seed in seeds:
+        yield perturb(X, kind, strength, seed, scale)
+        bar.update()
+
+def _classes(model, X, patch):
+    "Predicted classes, (N,)."
+    return model_logits(model, X, patch.get("mask"), patch.get("call")).argmax(1)
+
+def _for_twice(patch):
+    "Options of `sweep` for the instances stacked twice."
+    if patch.get("mask") is None:
+        return patch
+    return {**patch, "mask": np.concatenate([patch["mask"]]*2)}
+
+def _one_kind(model, X, pairs, site, perturbed, copies, patch):
+    "Per strength: tested quantity, gap, probability effect (S, P, ...); whether predictions stayed (S, P)."
+    table, used = _perturbed(pairs.table, perturbed, len(X))
+    first = _classes(model, X, patch)
+    twice = _for_twice(patch)
+    found = []
+    for of_strength in copies:
         runs = []
-        for seed in seeds:
-            new = perturb(X, kind, strength, seed, scale)
-            same = classes(new) == first
-            runs.append((*_measure(model, np.concatenate([X, new]), table, pairs.direction, site, twice), same[used].all(1)))
-            bar.update()
-        found.append(tuple(map(np.stack, zip(*runs))))
+        for new in of_strength:
+            same = _classes(model, new, patch) == first
+            both = np.concatenate([X, new])
+            measured = _measure(model, both, table, pairs.direction, site, twice)
+            runs.append((*measured, same[used].all(1)))
+        found.append([np.stack(part) for part in zip(*runs)])
     return found
 
+# %% ../nbs/50_stability.ipynb #784ac42d
+def _compared(x, y, cluster, units, options):
+    "Agreement of rankings, one row per statistic; no figures where there is too little to rank."
+    if units >= 8 and x.shape[1] >= 3 and all(np.ptp(v.mean(0)) > 0 for v in (x, *y)):
+        return compare_rankings(x, y, cluster, **options)
+    return pd.DataFrame({"statistic": options["statistics"]})
+
+def _mean_score(before, after):
+    "Published score, mean over seeds and pairs."
+    scores = [published_score(before, version) for version in after]
+    return np.nanmean(scores) if np.isfinite(scores).any() else np.nan
+
+def _between_seeds(x, y, statistic):
+    "Standard deviation over seeds of the agreement of mean effects."
+    if len(y) < 2:
+        return np.nan
+    mean = x.mean(0)[None]
+    found = [row_correlations(mean, version.mean(0)[None], statistic)[0] for version in y]
+    return np.std(found, ddof=1)
+
+# %% ../nbs/50_stability.ipynb #169a49bb
 def _rows(before, after, cluster, keep, options):
     "Comparison of the kept pairs: one row per statistic."
-    (x, gap, p), (y, new_gap, new_p) = (v[keep] for v in before), (v[:, keep] for v in after)
-    units, names = len(np.unique(cluster[keep])), options["statistics"]
-    if not units: return pd.DataFrame({"statistic": names, "n": 0, "units": 0})
-    rankable = units >= 8 and x.shape[1] >= 3 and all(np.ptp(v.mean(0)) > 0 for v in (x, *y))
-    table = compare_rankings(x, y, cluster[keep], **options) if rankable else pd.DataFrame({"statistic": names})
-    score = [published_score(p, v) for v in new_p]
-    spread = [np.std([row_correlations(x.mean(0)[None], v.mean(0)[None], name)[0] for v in y], ddof=1) if len(y) > 1 else np.nan for name in names]
-    facts = dict(n=int(keep.sum()), units=units, gap_kept=new_gap.mean()/gap.mean(), gap_chosen=gap.mean()/before[1].mean(), composite=np.nanmean(score) if np.isfinite(score).any() else np.nan)
-    return table.assign(**facts, between_seeds=spread)
+    statistics = options["statistics"]
+    units = len(np.unique(cluster[keep]))
+    if not units:
+        return pd.DataFrame({"statistic": statistics, "n": 0, "units": 0})
+    x, gap, probability = (v[keep] for v in before)
+    y, new_gap, new_probability = (v[:, keep] for v in after)
+    return _compared(x, y, cluster[keep], units, options).assign(
+        n=int(keep.sum()),
+        units=units,
+        gap_kept=new_gap.mean()/gap.mean(),
+        gap_chosen=gap.mean()/before[1].mean(),
+        composite=_mean_score(probability, new_probability),
+        between_seeds=[_between_seeds(x, y, statistic) for statistic in statistics],
+    )
+
+# %% ../nbs/50_stability.ipynb #9e83547d
+def _by_survival(before, runs, strengths, cluster, options):
+    "(strength, pairs) -> rows: comparisons at each strength, of the surviving pairs and of all."
+    survives = np.all([stayed.all(0) for *_, stayed in runs], 0)
+    chosen = {"surviving": survives, "all": survives | True}
+    found = {}
+    for strength, (*after, stayed) in zip(strengths, runs):
+        for name, keep in chosen.items():
+            rows = _rows(before, after, cluster, keep, options)
+            found[strength, name] = rows.assign(survival=stayed.mean(), survival_all=survives.mean())
+    return found
+
+# %% ../nbs/50_stability.ipynb #55acdb61
+def _check_sites(analysis, direction, sites):
+    "Refuse an analysis of other sites than those that are patched here."
+    of_direction = analysis.effects.direction == direction
+    analysed = sum(of_direction)//len(analysis.matched[direction])
+    if sites != analysed:
+        raise ValueError(f"the analysis is of {analysed} sites and this model has {sites}; "
+                         "analyse all of them")
+
+def _one_direction(model, X, analysis, direction, grid, perturbed, copies, options, patch):
+    "(direction, kind, strength, pairs) -> rows; `copies(kind, strength)` gives perturbed instances."
+    pairs = analysis.matched[direction]
+    before = _measure(model, X, pairs.table, direction, analysis.site, patch)
+    _check_sites(analysis, direction, before[0].shape[1])
+    cluster = pairs.table.cluster.to_numpy()
+    found = {}
+    for kind, strengths in grid.items():
+        of_kind = (copies(kind, strength) for strength in strengths)
+        runs = _one_kind(model, X, pairs, analysis.site, perturbed, of_kind, patch)
+        for key, rows in _by_survival(before, runs, strengths, cluster, options).items():
+            found[direction, kind, *key] = rows
+    return found
 
 # %% ../nbs/50_stability.ipynb #859c0e1f
 def _check_stability(analysis, grid, seeds, perturbed):
-    if perturbed not in ROLES: raise ValueError(f"perturbed is {perturbed!r}; it must be one of {list(ROLES)}")
-    if not len(seeds) or len(set(seeds)) < len(seeds): raise ValueError(f"seeds are {tuple(seeds)}; at least one is needed, and none twice")
-    if not grid or not all(len(v) for v in grid.values()): raise ValueError(f"grid is {grid}; each kind of perturbation needs at least one strength")
-    if analysis.site not in ("head", "layer", "mlp"): raise ValueError(f"the analysis patched site {analysis.site!r}; stability is computed for 'head', 'layer' and 'mlp'")
+    "Refuse what cannot be compared."
+    if perturbed not in ROLES:
+        raise ValueError(f"perturbed is {perturbed!r}; it must be one of {list(ROLES)}")
+    if not len(seeds) or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds are {tuple(seeds)}; at least one is needed, and none twice")
+    if not grid or not all(len(v) for v in grid.values()):
+        raise ValueError(f"grid is {grid}; each kind of perturbation needs at least one strength")
+    if analysis.site not in ("head", "layer", "mlp"):
+        raise ValueError(f"the analysis patched site {analysis.site!r}; "
+                         "stability is computed for 'head', 'layer' and 'mlp'")
 
 # %% ../nbs/50_stability.ipynb #b73d5965
 def stability(
@@ -99,25 +198,47 @@ def stability(
 ) -> pd.DataFrame: # one row per direction, kind, strength, pairs and statistic: see `COLUMNS`
     "Compare the ranking of heads before and after perturbations, against the noise ceiling."
     _check_stability(analysis, grid, seeds, perturbed)
-    for pairs in analysis.matched.values(): check_origin(model, X, pairs, **patch)
-    s, total, parts = analysis.settings, sum(map(len, grid.values()))*len(seeds)*len(analysis.matched), {}
-    options = dict(statistics=statistics, level=1 - s.alpha, n_boot=n_boot, seed=s.seed)
+    for pairs in analysis.matched.values():
+        check_origin(model, X, pairs, **patch)
+    settings = analysis.settings
+    options = dict(statistics=statistics, level=1 - settings.alpha, n_boot=n_boot, seed=settings.seed)
+    total = sum(map(len, grid.values()))*len(seeds)*len(analysis.matched)
+    parts = {}
     with tqdm(total=total, desc="perturbing", disable=not progress, leave=False) as bar:
-        for d, pairs in analysis.matched.items():
-            before, cluster = _measure(model, X, pairs.table, d, analysis.site, patch), pairs.table.cluster.to_numpy()
-            if before[0].shape[1] != sum(of_d := analysis.effects.direction == d)//len(pairs): raise ValueError(f"the analysis is of {sum(of_d)//len(pairs)} sites and this model has {before[0].shape[1]}; analyse all of them")
-            for kind, strengths in grid.items():
-                runs = _one_kind(model, X, pairs, analysis.site, kind, strengths, seeds, perturbed, scale, patch, bar)
-                survives = np.all([run[-1].all(0) for run in runs], 0)
-                for (strength, run), (name, keep) in product(zip(strengths, runs), (("surviving", survives), ("all", survives | True))):
-                    rows = _rows(before, run[:3], cluster, keep, options)
-                    parts[d, kind, strength, name] = rows.assign(survival=run[-1].mean(), survival_all=survives.mean())
-    return pd.concat(parts, names=["direction", "kind", "strength", "pairs"]).droplevel(-1).reset_index().reindex(columns=["direction", *(name for names in COLUMNS for name in names.split(", "))])
+        copies = partial(_copies, X, seeds=seeds, scale=scale, bar=bar)
+        for direction in analysis.matched:
+            parts |= _one_direction(model, X, analysis, direction, grid, perturbed, copies, options, patch)
+    table = pd.concat(parts, names=["direction", "kind", "strength", "pairs"]).droplevel(-1).reset_index()
+    columns = [name for names in COLUMNS for name in names.split(", ")]
+    return table.reindex(columns=["direction", *columns])
 
 # %% ../nbs/50_stability.ipynb #6254aaf1
-COLUMNS = {"kind, strength": "perturbation, and its size in the unit of its kind", "pairs": "'surviving': triples whose predictions stay at every strength and seed of the kind; 'all': all triples",
-    "statistic": "how rankings are compared: Spearman's or Kendall's correlation, or correlation of membership in the upper quarter (overlap, corrected for chance)", "n, units": "triples that are compared; independent units among them (at least 8 are needed)", "survival, survival_all": "share of triples whose predictions stay: at this strength, mean over seeds; at all strengths and under all seeds of the kind",
-    "gap_chosen, gap_kept": "mean gap of the compared triples over that of all; after perturbation over before", "per_pair, per_pair_lo, per_pair_hi": "rank agreement across heads in single triples, mean and interval",
-    "dataset, dataset_lo, dataset_hi": "rank agreement of mean effects, on the same triples", "across_halves, across_halves_lo, across_halves_hi": "the same across random halves of the triples",
-    "ceiling, ceiling_lo, ceiling_hi": "the most that halves could agree, given how uncertain both rankings are", "ratio, ratio_lo, ratio_hi": "across_halves over ceiling; empty if the ceiling may be zero",
-    "undefined": "triples left out of per_pair because their effects do not vary", "between_seeds": "standard deviation of `dataset` over perturbation seeds", "composite": "the published study's score, mean over triples"}  # column of stability's table -> its meaning
+COLUMNS = {  # column of stability's table -> its meaning
+    "kind, strength": "perturbation, and its size in the unit of its kind",
+    "pairs":
+        "'surviving': triples whose predictions stay at every strength and seed of the kind; "
+        "'all': all triples",
+    "statistic":
+        "how rankings are compared: Spearman's or Kendall's correlation, or correlation of membership in the "
+        "upper quarter (overlap, corrected for chance)",
+    "n, units":
+        "triples that are compared; independent units among them (at least 8 are needed)",
+    "survival, survival_all":
+        "share of triples whose predictions stay: at this strength, mean over seeds; at all strengths and "
+        "under all seeds of the kind",
+    "gap_chosen, gap_kept":
+        "mean gap of the compared triples over that of all; after perturbation over before",
+    "per_pair, per_pair_lo, per_pair_hi":
+        "rank agreement across heads in single triples, mean and interval",
+    "dataset, dataset_lo, dataset_hi":
+        "rank agreement of mean effects, on the same triples",
+    "across_halves, across_halves_lo, across_halves_hi":
+        "the same across random halves of the triples",
+    "ceiling, ceiling_lo, ceiling_hi":
+        "the most that halves could agree, given how uncertain both rankings are",
+    "ratio, ratio_lo, ratio_hi":
+        "across_halves over ceiling; empty if the ceiling may be zero",
+    "undefined": "triples left out of per_pair because their effects do not vary",
+    "between_seeds": "standard deviation of `dataset` over perturbation seeds",
+    "composite": "the published study's score, mean over triples",
+}

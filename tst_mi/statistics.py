@@ -27,27 +27,53 @@ from statsmodels.stats.oneway import anova_oneway
 from statsmodels.stats.power import TTestPower
 
 # %% ../nbs/30_statistics.ipynb #3e61a1b3
+def _labels(cluster, n_pairs):
+    "The cluster of each pair; every pair is its own where none are given."
+    return np.arange(n_pairs) if cluster is None else np.asarray(cluster)
+
+def _check_table(x):
+    "Two axes, and nothing but numbers."
+    if x.ndim != 2:
+        raise ValueError(f"x has shape {x.shape}; it must be (pairs, heads)")
+    lost = int((~np.isfinite(x)).sum())
+    if lost:
+        raise ValueError(
+            f"x holds {lost} NaN or infinite values; patching gives none, so check what made them"
+        )
+
+# %% ../nbs/30_statistics.ipynb #cede2442
 def unit_sums(
     x: np.ndarray, # (P, U) one row per pair, one column per head
     cluster: np.ndarray | None = None, # (P,) cluster of each pair; None: all pairs are independent
-) -> tuple: # sums over the pairs of each independent unit (G, U), pairs of each (G,); raises `ValueError` on what cannot be tested
+) -> tuple: # sums of each independent unit (G, U), its pairs (G,); `ValueError` on what cannot be tested
     "From pairs to independent units."
     x = np.asarray(x, dtype=np.float64)
-    if x.ndim != 2: raise ValueError(f"x has shape {x.shape}; it must be (pairs, heads)")
-    if not np.isfinite(x).all(): raise ValueError(f"x holds {int((~np.isfinite(x)).sum())} NaN or infinite values; patching gives none, so check what made them")
-    cluster = np.arange(len(x)) if cluster is None else np.asarray(cluster)
-    if len(cluster) != len(x): raise ValueError(f"{len(cluster)} cluster labels for {len(x)} pairs")
+    _check_table(x)
+    cluster = _labels(cluster, len(x))
+    if len(cluster) != len(x):
+        raise ValueError(f"{len(cluster)} cluster labels for {len(x)} pairs")
     unit = np.unique(cluster, return_inverse=True)[1]
     size = np.bincount(unit)
-    if len(size) < 2: raise ValueError(f"{len(x)} pairs in {len(size)} cluster: at least 2 independent units are needed to judge variation")
+    if len(size) < 2:
+        raise ValueError(
+            f"{len(x)} pairs in {len(size)} cluster: "
+            "at least 2 independent units are needed to judge variation"
+        )
     sums = np.zeros((len(size), x.shape[1]))
     np.add.at(sums, unit, x)
     return sums, size.astype(float)
 
+# %% ../nbs/30_statistics.ipynb #07b07fa3
 def _refuse_constant(x):
-    still = np.flatnonzero((np.ptp(x, axis=0) == 0) & (np.asarray(x)[0] != 0))
-    if len(still): raise ValueError(f"column {still[0]} has the same value, {np.asarray(x)[0, still[0]]:.6g}, in all {len(x)} rows; effects of patching vary from pair to pair, so check what made it")
-
+    "No column may hold a single value other than zero."
+    constant = (np.ptp(x, axis=0) == 0) & (np.asarray(x)[0] != 0)
+    still = np.flatnonzero(constant)
+    if len(still):
+        value = np.asarray(x)[0, still[0]]
+        raise ValueError(
+            f"column {still[0]} has the same value, {value:.6g}, in all {len(x)} rows; "
+            "effects of patching vary from pair to pair, so check what made it"
+        )
 
 # %% ../nbs/30_statistics.ipynb #cc9abb30
 EXACT_LIMIT = 14  # up to this many units all 2^G sign patterns are used
@@ -59,9 +85,11 @@ def sign_patterns(
 ) -> np.ndarray: # (patterns, n_units) int8 of +1 and -1; up to 14 units all 2^n_units of them
     "Sign patterns: all of them where that is possible, else sampled."
     if n_units > EXACT_LIMIT:
-        return 1 - 2*np.random.default_rng(seed).integers(0, 2, (n_flips, n_units), dtype=np.int8)
+        coins = np.random.default_rng(seed).integers(0, 2, (n_flips, n_units), dtype=np.int8)
+        return 1 - 2*coins
     numbers = np.arange(2**n_units)[:, None]
-    return (1 - 2*((numbers >> np.arange(n_units)) & 1)).astype(np.int8)
+    bits = (numbers >> np.arange(n_units)) & 1
+    return (1 - 2*bits).astype(np.int8)
 
 class PValues(NamedTuple):
     "A test of every column of a family; several rows where several shifts were asked for."
@@ -69,18 +97,21 @@ class PValues(NamedTuple):
     p: np.ndarray # (U,) two-sided
     p_greater: np.ndarray # (U,) one-sided: is the mean above zero?
     p_max_t: np.ndarray # (U,) two-sided, adjusted for the family by max-T
-    def row(self, k): return PValues(*(v[k] for v in self))
 
+    def row(self, k):
+        return PValues(*(values[k] for values in self))
 
 # %% ../nbs/30_statistics.ipynb #f91e47d3
 def _count(drawn, observed):
-    "Of flipped statistics (R, U), how many reach the observed (U,): in size, from above, and as the largest of all weaker heads."
+    "How often flips (R, U) reach the observed (U,): in size, from above, as the largest of all weaker heads."
+    size = np.abs(drawn)
     least = np.abs(observed) - 1e-9  # patterns that tie but for rounding count as ties
     order = np.argsort(np.abs(observed), kind="stable")  # from the weakest head to the strongest
-    size = np.abs(drawn)
+    largest = np.maximum.accumulate(size[:, order], axis=1)
     tops = np.empty(len(order))
-    tops[order] = (np.maximum.accumulate(size[:, order], axis=1) >= least[order]).sum(0)
-    return (size >= least).sum(0), (drawn >= observed - 1e-9).sum(0), tops
+    tops[order] = (largest >= least[order]).sum(0)
+    above = drawn >= observed - 1e-9
+    return (size >= least).sum(0), above.sum(0), tops
 
 def _step_down(p, t):
     "Adjusted p-values (U,) that never fall from a stronger head to a weaker one."
@@ -90,22 +121,35 @@ def _step_down(p, t):
     return monotone
 
 # %% ../nbs/30_statistics.ipynb #9df12a5e
-def _flip_test(sums, size, shifts, n_flips, seed):
-    "`PValues` (K, U) of unit sums (G, U) whose pairs, `size` (G,) in each unit, are all moved by each row of shifts (K, U)."
-    G, signs = len(sums), sign_patterns(len(sums), n_flips, seed)
-    extra = 0 if G <= EXACT_LIMIT else 1  # sampled: the observed pattern counts as one of the sample
+def _observed(sums, size, shifts):
+    "T / sqrt(G) of units that are moved by each row of shifts, and its denominator, both (K, U)."
     moved = sums + shifts[:, None]*size[:, None]  # (K, G, U)
-    scale = np.sqrt(G*(moved**2).sum(1))
+    scale = np.sqrt(len(sums)*(moved**2).sum(1))
     scale = np.where(scale > 0, scale, 1)
-    observed = moved.sum(1)/scale  # T / sqrt(G)
-    hits = np.full((3, *shifts.shape), float(extra))
+    return moved.sum(1)/scale, scale
+
+def _flipped(signs, sums, size, shifts):
+    "Sums (R, U) over units with flipped signs, for blocks of patterns and each row k of shifts: k, sums."
     for block in np.array_split(signs, -(-len(signs)//1000)):
-        flipped, step = block.astype(float) @ sums, block.astype(float) @ size
+        totals = block.astype(float) @ sums
+        step = block.astype(float) @ size
         for k, shift in enumerate(shifts):
-            hits[:, k] += _count((flipped + step[:, None]*shift)/scale[k], observed[k])
-    p, greater, p_max = hits/(len(signs) + extra)
-    t = observed*np.sqrt(G - 1)/np.sqrt(np.maximum(1 - observed**2, 1e-300))
-    return PValues(t, p, greater, np.array([_step_down(*row) for row in zip(p_max, observed)]))
+            yield k, totals + step[:, None]*shift
+
+# %% ../nbs/30_statistics.ipynb #fa17fea5
+def _flip_test(sums, size, shifts, n_flips, seed):
+    "`PValues` (K, U) of sums (G, U) of `size` (G,) pairs, all of them moved by each row of shifts (K, U)."
+    n_units = len(sums)
+    signs = sign_patterns(n_units, n_flips, seed)
+    observed, scale = _observed(sums, size, shifts)
+    hits = np.zeros((3, *shifts.shape))
+    for k, totals in _flipped(signs, sums, size, shifts):
+        hits[:, k] += _count(totals/scale[k], observed[k])
+    extra = int(n_units > EXACT_LIMIT)  # sampled: the observed pattern counts as one of the sample
+    p, greater, p_max = (hits + extra)/(len(signs) + extra)
+    p_max = np.array([_step_down(*row) for row in zip(p_max, observed)])
+    t = observed*np.sqrt(n_units - 1)/np.sqrt(np.maximum(1 - observed**2, 1e-300))
+    return PValues(t, p, greater, p_max)
 
 # %% ../nbs/30_statistics.ipynb #95cb8bb4
 def sign_flip(
@@ -117,12 +161,18 @@ def sign_flip(
     "Studentised sign-flip test of every column, with one flip for all columns of a unit."
     sums, size = unit_sums(x, cluster)
     _refuse_constant(x)
-    return _flip_test(sums, size, np.zeros((1, sums.shape[1])), n_flips, seed).row(0)
-
+    no_shift = np.zeros((1, sums.shape[1]))
+    return _flip_test(sums, size, no_shift, n_flips, seed).row(0)
 
 # %% ../nbs/30_statistics.ipynb #a2348e2f
-METHODS = {"bh": "fdr_bh", "by": "fdr_by", "holm": "holm", "bonferroni": "bonferroni"}  # our name -> statsmodels' name
-ADJUSTED = {"q": "bh", "p_holm": "holm", "p_bonferroni": "bonferroni", "q_by": "by"}  # column -> how its p-values are adjusted
+METHODS = {"bh": "fdr_bh", "by": "fdr_by", "holm": "holm", "bonferroni": "bonferroni"}  # statsmodels' names
+# column -> how its p-values are adjusted
+ADJUSTED = {"q": "bh", "p_holm": "holm", "p_bonferroni": "bonferroni", "q_by": "by"}
+
+def _check_method(method, known):
+    "A name that is known."
+    if method not in known:
+        raise ValueError(f"method is {method!r}; it must be one of {list(known)}")
 
 def adjust(
     p: np.ndarray, # (U,) p-values of one family
@@ -130,84 +180,156 @@ def adjust(
 ) -> np.ndarray: # (U,) adjusted p-values; reject where they are <= alpha
     "Adjust p-values for the number of tests in their family."
     p = np.asarray(p, dtype=float)
-    if method not in METHODS: raise ValueError(f"method is {method!r}; it must be one of {list(METHODS)}")
-    if not ((p >= 0) & (p <= 1)).all(): raise ValueError(f"p-values must lie in [0, 1]; found {p[~((p >= 0) & (p <= 1))][:3].tolist()}")
+    _check_method(method, METHODS)
+    valid = (p >= 0) & (p <= 1)
+    if not valid.all():
+        raise ValueError(f"p-values must lie in [0, 1]; found {p[~valid][:3].tolist()}")
     return multipletests(p, method=METHODS[method])[1]
 
 # %% ../nbs/30_statistics.ipynb #ea92f08d
 def _weights(n_units, n_boot, rng, block=1000):
     "Blocks of resampling weights: how often each unit is drawn, (block, n_units)."
-    for i in range(0, n_boot, block):
-        rows = min(block, n_boot - i)
-        place = rng.integers(0, n_units, (rows, n_units)) + n_units*np.arange(rows)[:, None]
-        yield np.bincount(place.ravel(), minlength=rows*n_units).reshape(rows, n_units).astype(float)
+    for start in range(0, n_boot, block):
+        rows = min(block, n_boot - start)
+        drawn = rng.integers(0, n_units, (rows, n_units))
+        place = drawn + n_units*np.arange(rows)[:, None]
+        counts = np.bincount(place.ravel(), minlength=rows*n_units)
+        yield counts.reshape(rows, n_units).astype(float)
 
+# %% ../nbs/30_statistics.ipynb #65aec90a
 def _ratio(w, A, B):
-    "Ratio of weighted sums and its standard error, for weights (R, G), A (G, U), B (G, U) or (G, 1)."
-    G, U = w.sum(1, keepdims=True), A.shape[1]
+    "Ratio of weighted sums and its standard error, for weights (R, G), A (G, U), B (G, 1)."
+    G = w.sum(1, keepdims=True)
+    U = A.shape[1]
     if (B == 1).all():  # a mean of units: half the work
         sums, squares = np.hsplit(w @ np.hstack([A, A**2]), 2)
-        crossed, total, own = sums, G, G
-    else: sums, squares, crossed, total, own = np.split(w @ np.hstack([A, A**2, A*B, B, B**2]), [U, 2*U, 3*U, 3*U + 1], axis=1)
+        crossed = sums
+        total = own = G
+    else:
+        weighted = w @ np.hstack([A, A**2, A*B, B, B**2])
+        sums, squares, crossed, total, own = np.split(weighted, [U, 2*U, 3*U, 3*U + 1], axis=1)
     theta = sums/total
     residual = squares - 2*theta*crossed + theta**2*own
-    residual = np.where(residual > 1e-12*squares, residual, 0)  # what is left of a column that does not vary is rounding
+    residual = np.where(residual > 1e-12*squares, residual, 0)  # a column that does not vary leaves rounding
     return theta, np.sqrt(residual*G/(G - 1))/np.abs(total)
+
+# %% ../nbs/30_statistics.ipynb #a43e7740
+def _standard_error(A, B):
+    "Of the estimate from the units as they are, (U,)."
+    return _ratio(np.ones((1, len(A))), A, B)[1][0]
 
 def _studentised(shift, spread):
     "shift / spread; infinite where only the spread is zero, zero where both are."
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(spread > 0, shift/spread, np.where(shift == 0, 0, np.sign(shift)*np.inf))
+        without_spread = np.where(shift == 0, 0, np.sign(shift)*np.inf)
+        return np.where(spread > 0, shift/spread, without_spread)
 
 # %% ../nbs/30_statistics.ipynb #c5332659
+# Limits about the estimate, from deviations of resampled estimates, plain and studentised (n_boot, u),
+# the standard error (u,), the estimate without each unit (G, u) and the two tail probabilities.
 def _t_limits(shift, t, se, jack, tails):
-    return [q*se for q in stats.t.ppf(tails, len(jack) - 1)]
+    return [quantile*se for quantile in stats.t.ppf(tails, len(jack) - 1)]
 
 def _studentised_limits(shift, t, se, jack, tails):
     low, high = np.quantile(t, tails, axis=0, method="inverted_cdf")
-    with np.errstate(invalid="ignore"): return [np.where(se > 0, -q*se, 0) for q in (high, low)]
+    with np.errstate(invalid="ignore"):
+        return [np.where(se > 0, -quantile*se, 0) for quantile in (high, low)]
 
 def _guarded_limits(*parts):
-    (low, high), (t_low, t_high) = _studentised_limits(*parts), _t_limits(*parts)
+    low, high = _studentised_limits(*parts)
+    t_low, t_high = _t_limits(*parts)
     return [np.minimum(low, t_low), np.maximum(high, t_high)]
 
-def _percentile_limits(shift, t, se, jack, tails): return np.quantile(shift, tails, axis=0)
+def _percentile_limits(shift, t, se, jack, tails):
+    return np.quantile(shift, tails, axis=0)
+
+def _tails(level):
+    "What lies below the lower and the upper limit of an interval."
+    return (1 - level)/2, (1 + level)/2
+
+# %% ../nbs/30_statistics.ipynb #7627070a
+def _bca_levels(shift, jack, tails):
+    "The two levels (2, u) at which quantiles of the deviations (n_boot, u) are taken."
+    bias = ndtri(((shift < 0).mean(0) + (shift <= 0).mean(0))/2)
+    away = jack.mean(0) - jack
+    z = bias + ndtri(np.array(tails))[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        acceleration = np.nan_to_num((away**3).sum(0)/(6*(away**2).sum(0)**1.5))
+        return np.where(np.isinf(bias), ndtr(bias), ndtr(bias + z/(1 - acceleration*z)))
+
+def _quantile(values, level):
+    "A quantile, NaN if anything is; between infinite values there is nothing to interpolate."
+    if np.isnan(values).any() or np.isnan(level):
+        return np.nan
+    method = "linear" if np.isfinite(values).all() else "inverted_cdf"
+    return np.quantile(values, level, method=method)
 
 def _bca_limits(shift, t, se, jack, tails):
     "Bias-corrected and accelerated limits; `jack` (G, u) holds the estimate without each unit."
-    z0, away = ndtri(((shift < 0).mean(0) + (shift <= 0).mean(0))/2), jack.mean(0) - jack
-    z = z0 + ndtri(np.array(tails))[:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        a = np.nan_to_num((away**3).sum(0)/(6*(away**2).sum(0)**1.5))
-        levels = np.where(np.isinf(z0), ndtr(z0), ndtr(z0 + z/(1 - a*z)))
-    def quantile(v, q):  # between infinite values there is nothing to interpolate
-        return np.nan if np.isnan(v).any() or np.isnan(q) else np.quantile(v, q, method="linear" if np.isfinite(v).all() else "inverted_cdf")
-    return np.array([[quantile(*vq) for vq in zip(shift.T, row)] for row in levels])
+    levels = _bca_levels(shift, jack, tails)
+    return np.array([[_quantile(*pair) for pair in zip(shift.T, row)] for row in levels])
 
-INTERVALS = {"guarded": _guarded_limits, "studentised": _studentised_limits, "bca": _bca_limits, "percentile": _percentile_limits, "t": _t_limits}  # method -> limits about the estimate
+INTERVALS = {  # method -> limits about the estimate
+    "guarded": _guarded_limits,
+    "studentised": _studentised_limits,
+    "bca": _bca_limits,
+    "percentile": _percentile_limits,
+    "t": _t_limits,
+}
 
 # %% ../nbs/30_statistics.ipynb #5977b890
-def _residuals(x, gap, cluster):
-    "Estimate (U,), residual sums (G, U) and denominators (G, 1)."
-    A, size = unit_sums(x, cluster)
-    B = size[:, None] if gap is None else unit_sums(np.asarray(gap, dtype=float)[:, None], cluster)[0]
-    return _about_mean(A, B)
-
 def _about_mean(A, B):
-    "The same from sums of units (G, U) and their denominators (G, 1)."
-    largest, theta = np.abs(A).max(0), A.sum(0)/B.sum(0)
-    A = A - theta*B  # no digits lost when the mean is large
-    return theta, np.where(np.abs(A).max(0) > 1e-12*largest, A, 0), B  # zero: a column that does not vary but for rounding
+    "Estimate (U,), residual sums (G, U) and denominators (G, 1), from sums of units and their denominators."
+    theta = A.sum(0)/B.sum(0)
+    residual = A - theta*B  # no digits lost when the mean is large
+    varies = np.abs(residual).max(0) > 1e-12*np.abs(A).max(0)  # by more than rounding
+    return theta, np.where(varies, residual, 0), B
 
+def _residuals(x, gap, cluster):
+    "The same from pairs."
+    A, size = unit_sums(x, cluster)
+    if gap is None:
+        return _about_mean(A, size[:, None])
+    gap = np.asarray(gap, dtype=float)[:, None]
+    return _about_mean(A, unit_sums(gap, cluster)[0])
+
+# %% ../nbs/30_statistics.ipynb #85b94cdf
 def _draws(A, B, n_boot, seed, columns=256):
-    "For each block of columns: where it is, and deviations of the resampled estimates, plain and studentised, (n_boot, u)."
-    for i in range(0, A.shape[1], columns):
-        part = slice(i, i + columns)
-        runs = [_ratio(w, A[:, part], B) for w in _weights(len(A), n_boot, np.random.default_rng(seed))]
+    "By blocks of columns: where, and deviations of resampled estimates, plain and studentised, (n_boot, u)."
+    for start in range(0, A.shape[1], columns):
+        part = slice(start, start + columns)
+        weights = _weights(len(A), n_boot, np.random.default_rng(seed))
+        runs = [_ratio(w, A[:, part], B) for w in weights]
         shift, spread = (np.concatenate(v) for v in zip(*runs))
         yield part, shift, _studentised(shift, spread)
 
+def _farthest(peak, t):
+    "The largest size of t* that any head has in each resample, after one more block of heads."
+    return np.maximum(peak, np.abs(t).max(1, initial=0))
+
+def _jackknife(A, B):
+    "The estimate without each unit (G, U); zero where only one would be left."
+    if len(A) <= 2:
+        return np.zeros_like(A)
+    return _ratio(1 - np.eye(len(A)), A, B)[0]
+
 # %% ../nbs/30_statistics.ipynb #20035127
+def _around(A, B, se, level, n_boot, seed, method):
+    "Limits about the estimate, and how many standard errors wide the band is on either side, each (U,)."
+    limits = INTERVALS[method]
+    jack = _jackknife(A, B)
+    lo = np.empty_like(se)
+    hi = np.empty_like(se)
+    usable = np.empty(len(se), bool)
+    peak = np.zeros(n_boot)
+    for part, shift, t in _draws(A, B, n_boot, seed):
+        lo[part], hi[part] = limits(shift, t, se[part], jack[:, part], _tails(level))
+        usable[part] = np.isfinite(np.quantile(np.abs(t), level, axis=0, method="inverted_cdf"))
+        peak = _farthest(peak, t[:, usable[part]])
+    width = np.where(usable, np.quantile(peak, level, method="inverted_cdf"), np.inf)
+    return lo, hi, width
+
+# %% ../nbs/30_statistics.ipynb #3e1ffbe3
 def bootstrap(
     x: np.ndarray, # (P, U) one row per pair, one column per head
     gap: np.ndarray | None = None, # (P,) for a recovery (ratio of means); None for a mean
@@ -218,39 +340,50 @@ def bootstrap(
     method: str = "guarded", # or 'studentised', 'bca', 'percentile', 't'
 ) -> dict: # arrays (U,): estimate, se, lo, hi (interval), band_lo, band_hi (simultaneous, studentised)
     "Interval of a mean or of a ratio of means, resampling units."
-    if not 0 < level < 1: raise ValueError(f"level is {level}; it must lie between 0 and 1")
-    if method not in INTERVALS: raise ValueError(f"method is {method!r}; it must be one of {list(INTERVALS)}")
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; it must lie between 0 and 1")
+    _check_method(method, INTERVALS)
     theta, A, B = _residuals(x, gap, cluster)
-    tails, one = ((1 - level)/2, (1 + level)/2), np.ones((1, len(A)))
-    se = _ratio(one, A, B)[1][0]
-    jack = _ratio(one - np.eye(len(A)), A, B)[0] if len(A) > 2 else np.zeros_like(A)
-    lo, hi, usable, peak = np.empty_like(theta), np.empty_like(theta), np.empty(len(theta), bool), np.zeros(n_boot)
-    for part, shift, t in _draws(A, B, n_boot, seed):
-        lo[part], hi[part] = INTERVALS[method](shift, t, se[part], jack[:, part], tails)
-        usable[part] = fine = np.isfinite(np.quantile(np.abs(t), level, axis=0, method="inverted_cdf"))
-        peak = np.maximum(peak, np.abs(t[:, fine]).max(1, initial=0))
-    band = np.where(usable, np.quantile(peak, level, method="inverted_cdf"), np.inf)
-    with np.errstate(invalid="ignore"): wide = np.where(se > 0, band*se, 0)
-    return dict(estimate=theta, se=se, lo=theta + lo, hi=theta + hi, band_lo=theta - np.maximum(wide, -lo), band_hi=theta + np.maximum(wide, hi))
+    se = _standard_error(A, B)
+    lo, hi, width = _around(A, B, se, level, n_boot, seed, method)
+    with np.errstate(invalid="ignore"):
+        band = np.where(se > 0, width*se, 0)
+    return dict(
+        estimate=theta,
+        se=se,
+        lo=theta + lo,
+        hi=theta + hi,
+        band_lo=theta - np.maximum(band, -lo),
+        band_hi=theta + np.maximum(band, hi),
+    )
 
 # %% ../nbs/30_statistics.ipynb #cd2df4c9
+def _reached(t, A, B, n_boot, seed):
+    "Resamples with a t* at or above t (K, U), those at or below it, and the farthest t* of each resample."
+    above = np.empty_like(t)
+    below = np.empty_like(t)
+    peak = np.zeros(n_boot)
+    for part, _, drawn in _draws(A, B, n_boot, seed):  # a shift changes no deviation from the mean
+        for k, seen in enumerate(t[:, part]):
+            above[k, part] = (drawn >= seen).sum(0)
+            below[k, part] = (drawn <= seen).sum(0)
+        usable = np.isinf(drawn).mean(0) <= .01  # else it is nearly always constant: as in `bootstrap`
+        peak = _farthest(peak, drawn[:, usable])
+    return above, below, peak
+
+# %% ../nbs/30_statistics.ipynb #1298deb0
 def _bootstrap_t(sums, size, shifts, n_boot, seed):
     "`PValues` (K, U) by the bootstrap-t test, guarded by the t-test, of the data that `_flip_test` takes."
     theta, A, B = _about_mean(sums, size[:, None])
-    t = _studentised(theta + shifts, _ratio(np.ones((1, len(A))), A, B)[1][0])  # (K, U)
-    above, below, peak = np.empty_like(t), np.empty_like(t), np.zeros(n_boot)
-    for part, _, drawn in _draws(A, B, n_boot, seed):  # a shift changes no deviation from the mean
-        for k, seen in enumerate(t[:, part]):
-            above[k, part], below[k, part] = (drawn >= seen).sum(0), (drawn <= seen).sum(0)
-        usable = np.isinf(drawn).mean(0) <= .01  # as in `bootstrap`, a column that is nearly always constant is kept out of the others' band
-        peak = np.maximum(peak, np.abs(drawn[:, usable]).max(1, initial=0))
+    t = _studentised(theta + shifts, _standard_error(A, B))  # (K, U)
+    above, below, peak = _reached(t, A, B, n_boot, seed)
     df = len(A) - 1
     greater = np.maximum((above + 1)/(n_boot + 1), stats.t.sf(t, df))
     less = np.maximum((below + 1)/(n_boot + 1), stats.t.cdf(t, df))
     p = np.minimum(1, 2*np.minimum(greater, less))
-    reached = len(peak) - np.searchsorted(np.sort(peak), np.abs(t))  # resamples in which some head goes as far
-    return PValues(t, p, greater, np.maximum(p, (reached + 1)/(n_boot + 1)))
-
+    as_far = len(peak) - np.searchsorted(np.sort(peak), np.abs(t))  # resamples in which some head goes so far
+    p_max = np.maximum(p, (as_far + 1)/(n_boot + 1))
+    return PValues(t, p, greater, p_max)
 
 # %% ../nbs/30_statistics.ipynb #f314b2b9
 def bootstrap_test(
@@ -262,28 +395,38 @@ def bootstrap_test(
     "Bootstrap-t test of mean zero for every column, guarded by the t-test."
     sums, size = unit_sums(x, cluster)
     _refuse_constant(x)
-    return _bootstrap_t(sums, size, np.zeros((1, sums.shape[1])), n_boot, seed).row(0)
-
+    no_shift = np.zeros((1, sums.shape[1]))
+    return _bootstrap_t(sums, size, no_shift, n_boot, seed).row(0)
 
 # %% ../nbs/30_statistics.ipynb #6fcf0208
-SKEW_LIMITS = {30: .75, 40: 1.25, 60: 1.5, 100: 4., 200: np.inf}  # from so many units on -> largest |skewness| of the units that is tested
+# from so many units on -> largest |skewness| of the units that is tested
+SKEW_LIMITS = {30: .75, 40: 1.25, 60: 1.5, 100: 4., 200: np.inf}
+LEAST_UNITS = min(SKEW_LIMITS)  # fewer give no verdict
 
 def skew_limit(
     n_units: int, # independent units
 ) -> float: # 0 where there are so few that nothing is tested
     "The largest |skewness| of a sample with which `mean_test` gives a p-value below 1."
-    return max((limit for least, limit in SKEW_LIMITS.items() if n_units >= least), default=0.)
-
-LEAST_UNITS = min(SKEW_LIMITS)  # fewer give no verdict
+    allowed = (limit for least, limit in SKEW_LIMITS.items() if n_units >= least)
+    return max(allowed, default=0.)
 
 def _skew(units):
     "Skewness of each column (as scipy's, without bias), 0 where it does not vary."
-    n, away = len(units), units - units.mean(0)
-    if n < 3: return np.zeros(units.shape[1])
-    second, third = ((away**k).mean(0) for k in (2, 3))
+    n = len(units)
+    if n < 3:
+        return np.zeros(units.shape[1])
+    away = units - units.mean(0)
+    second = (away**2).mean(0)
+    third = (away**3).mean(0)
     varies = np.abs(away).max(0) > 1e-12*np.abs(units).max(0)  # beyond rounding, as in `_about_mean`
-    with np.errstate(invalid="ignore", divide="ignore"): skew = third/second**1.5*np.sqrt(n*(n - 1))/(n - 2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        skew = third/second**1.5*np.sqrt(n*(n - 1))/(n - 2)
     return np.where(varies, skew, 0)
+
+def _leans(units):
+    "Which columns lean too much for so few units; all of them, if there are fewer than are ever tested."
+    too_few = len(units) < LEAST_UNITS
+    return (np.abs(_skew(units)) > skew_limit(len(units))) | too_few
 
 # %% ../nbs/30_statistics.ipynb #63861428
 def mean_test(
@@ -293,18 +436,20 @@ def mean_test(
     seed: int = 0, # of both
     shifts: np.ndarray | None = None, # (K, U) means to be added to every pair; None: the data as they are
 ) -> PValues: # (U,), or (K, U) with shifts
-    "Is the mean zero? The larger p-value of sign-flip and bootstrap-t; 1 where the units lean too much for either."
+    """Is the mean zero? The larger p-value of sign-flip and bootstrap-t;
+    1 where the units lean too much for either."""
     sums = np.asarray(sums, dtype=float)
     size = np.ones(len(sums)) if size is None else np.asarray(size, dtype=float)
     moved = np.zeros((1, sums.shape[1])) if shifts is None else np.asarray(shifts, dtype=float)
     flips = _flip_test(sums, size, moved, n_flips, seed)
     drawn = _bootstrap_t(sums, size, moved, n_flips, seed)
-    leans = (np.abs(_skew(sums)) > skew_limit(len(sums))) | (len(sums) < LEAST_UNITS)
-    p, greater, p_max = (np.where(leans, 1, np.maximum(getattr(flips, k), getattr(drawn, k))) for k in ("p", "p_greater", "p_max_t"))
-    p_max = np.array([_step_down(*row) for row in zip(np.maximum(p_max, p), np.where(leans, 0, flips.t))])
+    leans = _leans(sums)
+    larger = [np.maximum(*of_both) for of_both in zip(flips[1:], drawn[1:])]
+    p, greater, p_max = (np.where(leans, 1, values) for values in larger)
+    strength = np.where(leans, 0, flips.t)
+    p_max = np.array([_step_down(*row) for row in zip(np.maximum(p_max, p), strength)])
     both = PValues(flips.t, p, greater, p_max)
     return both.row(0) if shifts is None else both
-
 
 # %% ../nbs/30_statistics.ipynb #bb754148
 def smallest_p(
@@ -321,12 +466,24 @@ def fewest_discoveries(
     n_flips: int = 10_000, # as in `smallest_p`
 ) -> int | None: # heads that must be at the smallest p together; None if even all of them would not do
     "The smallest number of heads that Benjamini-Hochberg could reject together."
-    k = max(1, int(np.ceil(smallest_p(n_units, n_flips)*n_tests/alpha - 1e-9)))
+    needed = np.ceil(smallest_p(n_units, n_flips)*n_tests/alpha - 1e-9)
+    k = max(1, int(needed))
     return k if k <= n_tests else None
 
 # %% ../nbs/30_statistics.ipynb #bbd299d6
-CORRELATIONS = {"pearson": stats.pearsonr, "spearman": stats.spearmanr, "kendall": stats.kendalltau}  # name -> scipy's function
+# name -> scipy's function
+CORRELATIONS = {"pearson": stats.pearsonr, "spearman": stats.spearmanr, "kendall": stats.kendalltau}
 RANKINGS = (*CORRELATIONS, "top_quarter")  # ways to compare two rankings of heads
+
+def _scores(v, method):
+    "Values, ranks or membership of the upper quarter, about the mean of each row."
+    if method == "top_quarter":
+        varies = np.ptp(v, axis=1, keepdims=True) > 0
+        upper = stats.rankdata(v, "ordinal", axis=1) > .75*v.shape[1]
+        v = np.where(varies, upper, 0)
+    if method == "spearman":
+        v = stats.rankdata(v, axis=1)
+    return v - v.mean(1, keepdims=True)
 
 def row_correlations(
     a: np.ndarray, # (R, U) float
@@ -334,34 +491,51 @@ def row_correlations(
     method: str, # one of `RANKINGS`
 ) -> np.ndarray: # (R,); NaN where a row does not vary
     "Correlation of each row of a with the same row of b."
-    if method == "top_quarter": a, b = (np.where(np.ptp(v, axis=1, keepdims=True) > 0, stats.rankdata(v, "ordinal", axis=1) > .75*v.shape[1], 0) for v in (a, b))
     if method == "kendall":  # tau-b is the cosine of the signs of all differences
         first, second = np.triu_indices(a.shape[1], 1)
-        a, b = (np.sign(v[:, first] - v[:, second]) for v in (a, b))
+        a = np.sign(a[:, first] - a[:, second])
+        b = np.sign(b[:, first] - b[:, second])
     else:
-        if method == "spearman": a, b = (stats.rankdata(v, axis=1) for v in (a, b))
-        a, b = (v - v.mean(1, keepdims=True) for v in (a, b))
-    with np.errstate(invalid="ignore"): return (a*b).sum(1)/np.sqrt((a**2).sum(1)*(b**2).sum(1))
+        a = _scores(a, method)
+        b = _scores(b, method)
+    with np.errstate(invalid="ignore"):
+        return (a*b).sum(1)/np.sqrt((a**2).sum(1)*(b**2).sum(1))
 
+# %% ../nbs/30_statistics.ipynb #d786efe5
 def _bca_correlation(statistic, n_units, level, n_boot, seed):
     "Estimate and BCa limits of a function of weights (R, G) -> (R,)."
     ones = np.ones((1, n_units))
     estimate = statistic(ones)[0]
-    drawn = np.concatenate([statistic(w) for w in _weights(n_units, n_boot, np.random.default_rng(seed), 250)])
-    drawn, jack = drawn[np.isfinite(drawn)], statistic(ones - np.eye(n_units))  # a resample of one unit only has no correlation
-    lo, hi = _bca_limits((drawn - estimate)[:, None], None, None, jack[:, None], ((1 - level)/2, (1 + level)/2))
+    weights = _weights(n_units, n_boot, np.random.default_rng(seed), 250)
+    drawn = np.concatenate([statistic(w) for w in weights])
+    drawn = drawn[np.isfinite(drawn)]  # a resample of one unit only has no correlation
+    jack = statistic(ones - np.eye(n_units))
+    lo, hi = _bca_limits((drawn - estimate)[:, None], None, None, jack[:, None], _tails(level))
     return dict(estimate=float(estimate), lo=float(estimate + lo[0]), hi=float(estimate + hi[0]))
 
 def _check_correlation(n_units, method, known=CORRELATIONS):
-    if method not in known: raise ValueError(f"method is {method!r}; it must be one of {list(known)}")
-    if n_units < 5: raise ValueError(f"there are {n_units} independent units; a correlation's interval needs at least 5")
+    "A known method, and units enough for an interval."
+    _check_method(method, known)
+    if n_units < 5:
+        raise ValueError(f"there are {n_units} independent units; a correlation's interval needs at least 5")
 
 # %% ../nbs/30_statistics.ipynb #5b2e3605
 def _check_same(x, y, ndim):
-    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    if x.shape != y.shape or x.ndim != ndim: raise ValueError(f"shapes are {x.shape} and {y.shape}; two equal ones of {ndim} axes are needed")
+    "Both as arrays, of one shape."
+    x = np.asarray(x, dtype=float)
+    y = np.asarray(y, dtype=float)
+    if x.shape != y.shape or x.ndim != ndim:
+        raise ValueError(f"shapes are {x.shape} and {y.shape}; two equal ones of {ndim} axes are needed")
     return x, y
 
+def _resampled(x, y, counts, method):
+    "The correlation when pairs come as often as counts (P,) say; NaN if one of the two does not vary."
+    rows = np.repeat(np.arange(len(x)), counts.astype(int))
+    if np.ptp(x[rows]) and np.ptp(y[rows]):
+        return CORRELATIONS[method](x[rows], y[rows]).statistic
+    return np.nan
+
+# %% ../nbs/30_statistics.ipynb #87e414f8
 def correlation(
     x: np.ndarray, # (P,) one number per pair
     y: np.ndarray, # (P,) another
@@ -375,48 +549,65 @@ def correlation(
     x, y = _check_same(x, y, 1)
     n_units = len(unit_sums(np.stack([x, y], 1), cluster)[0])
     _check_correlation(n_units, method)
-    if np.ptp(x) == 0 or np.ptp(y) == 0: raise ValueError("one of the two quantities is the same in all pairs; it has no correlation")
-    unit = np.arange(len(x)) if cluster is None else np.unique(cluster, return_inverse=True)[1]
-    def one(w):
-        rows = np.repeat(np.arange(len(x)), w[unit].astype(int))
-        return CORRELATIONS[method](x[rows], y[rows]).statistic if np.ptp(x[rows]) and np.ptp(y[rows]) else np.nan
-    return _bca_correlation(lambda weights: np.array([one(w) for w in weights]), n_units, level, n_boot, seed)
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        raise ValueError("one of the two quantities is the same in all pairs; it has no correlation")
+    unit = np.unique(_labels(cluster, len(x)), return_inverse=True)[1]
+    def weighted(w):
+        return np.array([_resampled(x, y, counts[unit], method) for counts in w])
+    return _bca_correlation(weighted, n_units, level, n_boot, seed)
 
 # %% ../nbs/30_statistics.ipynb #da0061bc
 def _check_rankings(x, y, cluster, method, least=5):
     "Sums per unit of x (G, U) and of each version of y, after checks."
-    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    if x.ndim != 2 or y.shape[-2:] != x.shape or y.ndim > 3 or not y.size: raise ValueError(f"shapes are {x.shape} and {y.shape}; (pairs, heads) and the same, or (versions, pairs, heads), are needed")
-    X, *Y = (unit_sums(v, cluster)[0] for v in (x, *y.reshape(-1, *x.shape)))
+    x = np.asarray(x, dtype=float)
+    y = np.asarray(y, dtype=float)
+    if x.ndim != 2 or y.shape[-2:] != x.shape or y.ndim > 3 or not y.size:
+        raise ValueError(
+            f"shapes are {x.shape} and {y.shape}; "
+            "(pairs, heads) and the same, or (versions, pairs, heads), are needed"
+        )
+    X = unit_sums(x, cluster)[0]
+    Y = [unit_sums(version, cluster)[0] for version in y.reshape(-1, *x.shape)]
     _check_correlation(len(X), method, RANKINGS)
-    if len(X) < least: raise ValueError(f"there are {len(X)} independent units; halves of at least {least//2} are needed")
-    if x.shape[1] < 3: raise ValueError(f"there are {x.shape[1]} columns; a ranking needs at least 3")
-    if any(np.ptp(v.sum(0)) == 0 for v in (X, *Y)): raise ValueError("one of the two has the same mean in all columns; it has no ranking")
+    if len(X) < least:
+        raise ValueError(f"there are {len(X)} independent units; halves of at least {least//2} are needed")
+    if x.shape[1] < 3:
+        raise ValueError(f"there are {x.shape[1]} columns; a ranking needs at least 3")
+    if any(np.ptp(v.sum(0)) == 0 for v in (X, *Y)):
+        raise ValueError("one of the two has the same mean in all columns; it has no ranking")
     return X, Y
 
-def _mean(f, versions): return np.mean([f(v) for v in versions], 0)
+def _mean(f, versions):
+    "f, averaged over versions."
+    return np.mean([f(version) for version in versions], 0)
 
 # %% ../nbs/30_statistics.ipynb #5b7d5c28
 def agreement(
     x: np.ndarray, # (P, U) effects of U heads
-    y: np.ndarray, # (P, U) the same pairs and heads by another method or in another condition; or (S, P, U), S versions
+    y: np.ndarray, # (P, U) the same pairs and heads by another method or condition; or (S, P, U), S versions
     cluster: np.ndarray | None = None, # (P,) cluster of each pair; None: all pairs are independent
     method: str = "spearman", # one of `RANKINGS`
     level: float = .95, # coverage
     n_boot: int = 2000, # resamples
     seed: int = 0, # of the resamples
 ) -> dict: # estimate, lo, hi
-    "Correlation of two sets of mean effects across heads, with a symmetric bootstrap interval that resamples units."
+    """Correlation of two sets of mean effects across heads,
+    with a symmetric bootstrap interval that resamples units."""
     X, Y = _check_rankings(x, y, cluster, method)
-    of_means = lambda w: _mean(lambda v: row_correlations(w @ X, w @ v, method), Y)
-    drawn, estimate = np.concatenate([of_means(w) for w in _weights(len(X), n_boot, np.random.default_rng(seed), 250)]), of_means(np.ones((1, len(X))))[0]
-    away = np.abs(np.nanquantile(drawn, [(1 - level)/2, (1 + level)/2]) - estimate).max()
-    return dict(estimate=float(estimate), lo=float(max(-1, estimate - away)), hi=float(min(1, estimate + away)))
+    def of_means(w):
+        return _mean(lambda version: row_correlations(w @ X, w @ version, method), Y)
+    weights = _weights(len(X), n_boot, np.random.default_rng(seed), 250)
+    drawn = np.concatenate([of_means(w) for w in weights])
+    estimate = of_means(np.ones((1, len(X))))[0]
+    away = np.abs(np.nanquantile(drawn, _tails(level)) - estimate).max()
+    lo = max(-1, estimate - away)
+    hi = min(1, estimate + away)
+    return dict(estimate=float(estimate), lo=float(lo), hi=float(hi))
 
 # %% ../nbs/30_statistics.ipynb #4ccd567f
 def pair_agreement(
     x: np.ndarray, # (P, U) effects of U heads
-    y: np.ndarray, # (P, U) the same pairs and heads by another method or in another condition; or (S, P, U), S versions
+    y: np.ndarray, # (P, U) the same pairs and heads by another method or condition; or (S, P, U), S versions
     cluster: np.ndarray | None = None, # (P,) cluster of each pair; None: all pairs are independent
     method: str = "spearman", # one of `RANKINGS`
     level: float = .95, # coverage
@@ -424,28 +615,64 @@ def pair_agreement(
     seed: int = 0, # of the resamples
 ) -> dict: # estimate, lo, hi, undefined (pairs without a ranking)
     "Mean over pairs of the correlation across heads."
-    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    x = np.asarray(x, dtype=float)
+    y = np.asarray(y, dtype=float)
     _check_rankings(x, y, cluster, method)
-    each = _mean(lambda v: row_correlations(x, v, method), y.reshape(-1, *x.shape))
+    versions = y.reshape(-1, *x.shape)
+    each = _mean(lambda version: row_correlations(x, version, method), versions)
     kept = np.isfinite(each)
-    if kept.sum() < 2: raise ValueError(f"only {kept.sum()} of {len(each)} pairs have a ranking by both methods; two are needed")
-    b = bootstrap(each[kept, None], cluster=None if cluster is None else np.asarray(cluster)[kept], level=level, n_boot=n_boot, seed=seed)
-    return dict(estimate=float(b["estimate"][0]), lo=max(-1., float(b["lo"][0])), hi=min(1., float(b["hi"][0])), undefined=int((~kept).sum()))
+    if kept.sum() < 2:
+        raise ValueError(
+            f"only {kept.sum()} of {len(each)} pairs have a ranking by both methods; two are needed"
+        )
+    cluster = _labels(cluster, len(x))[kept]
+    found = bootstrap(each[kept, None], None, cluster, level, n_boot, seed)
+    estimate, lo, hi = (float(found[key][0]) for key in ("estimate", "lo", "hi"))
+    return dict(estimate=estimate, lo=max(-1., lo), hi=min(1., hi), undefined=int((~kept).sum()))
 
 # %% ../nbs/30_statistics.ipynb #ee45ac7e
+def _over_cuts(a, b, method):
+    "Correlations of the last axes of a and b (R, S, U), averaged over the cuts S."
+    flat = row_correlations(a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1]), method)
+    return flat.reshape(len(a), -1).mean(1)
+
 def _across(w, A, X, Y, method):
-    "Correlations across halves of weighted units, averaged over the cuts A (S, G): raw, ceiling, ratio, each (R,)."
-    r = lambda a, b: row_correlations(a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1]), method).reshape(len(w), -1).mean(1)
-    first, second = w[:, None]*A, w[:, None]*(1 - A)
-    xa, xb, halves = first @ X, second @ X, [(first @ v, second @ v) for v in Y]
-    raw, own = _mean(lambda h: (r(xa, h[1]) + r(xb, h[0]))/2, halves), _mean(lambda h: r(*h), halves)
-    ceiling = np.sqrt(np.maximum(r(xa, xb), 0)*np.maximum(own, 0))
-    return np.stack([raw, ceiling, np.where(ceiling > 0, raw/np.where(ceiling > 0, ceiling, 1), np.nan)])
+    "Across halves of weighted units, averaged over the cuts A (S, G): raw, ceiling, ratio, each (R,)."
+    first = w[:, None]*A
+    second = w[:, None]*(1 - A)
+    xa = first @ X
+    xb = second @ X
+    halves = [(first @ version, second @ version) for version in Y]
+    def raw_of(half):
+        ya, yb = half
+        return (_over_cuts(xa, yb, method) + _over_cuts(xb, ya, method))/2
+    raw = _mean(raw_of, halves)
+    own_x = _over_cuts(xa, xb, method)
+    own_y = _mean(lambda half: _over_cuts(*half, method), halves)
+    ceiling = np.sqrt(np.maximum(own_x, 0)*np.maximum(own_y, 0))
+    ratio = np.where(ceiling > 0, raw/np.where(ceiling > 0, ceiling, 1), np.nan)
+    return np.stack([raw, ceiling, ratio])
 
 # %% ../nbs/30_statistics.ipynb #bc768e7b
+def _named(name, values):
+    "An estimate and its limits as name, name_lo and name_hi."
+    return {f"{name}{end}": value for end, value in zip(("", "_lo", "_hi"), values)}
+
+def _cuts(n_units, n_splits, rng):
+    "Random halves: a row of ones and zeros (G,) for each cut."
+    order = rng.random((n_splits, n_units)).argsort(1)
+    return (order < n_units//2).astype(float)
+
+def _either_way(estimate, drawn, level):
+    "Estimates (K,) and limits as far away as the farther percentile of what was drawn (K, R): (K, 3)."
+    percentiles = np.nanquantile(drawn, _tails(level), axis=1)
+    away = np.nanmax(np.abs(percentiles - estimate), 0, initial=0)
+    return np.stack([estimate, estimate - away, estimate + away], 1)
+
+# %% ../nbs/30_statistics.ipynb #5930c672
 def across_halves(
     x: np.ndarray, # (P, U) effects of U heads
-    y: np.ndarray, # (P, U) the same pairs and heads by another method or in another condition; or (S, P, U), S versions
+    y: np.ndarray, # (P, U) the same pairs and heads by another method or condition; or (S, P, U), S versions
     cluster: np.ndarray | None = None, # (P,) cluster of each pair; None: all pairs are independent
     method: str = "spearman", # one of `RANKINGS`
     n_splits: int = 20, # random cuts into halves
@@ -454,57 +681,98 @@ def across_halves(
     seed: int = 0, # of cuts and resamples
 ) -> dict: # raw, ceiling and ratio, each with _lo and _hi
     "Agreement of two rankings of heads on different pairs, and relative to the noise ceiling."
-    (X, Y), rng = _check_rankings(x, y, cluster, method, least=8), np.random.default_rng(seed)
-    A = (rng.random((n_splits, len(X))).argsort(1) < len(X)//2).astype(float)
-    estimate = _across(np.ones((1, len(X))), A, X, Y, method)[:, 0]
-    drawn = np.concatenate([_across(w, A, X, Y, method) for w in _weights(len(X), n_boot, rng, 50)], 1)
-    away = np.nanmax(np.abs(np.nanquantile(drawn, [(1 - level)/2, (1 + level)/2], axis=1) - estimate), 0, initial=0)
-    raw, ceiling, ratio = np.stack([estimate, estimate - away, estimate + away], 1)
-    if not ceiling[1] > 0: ratio = np.full(3, np.nan)
+    X, Y = _check_rankings(x, y, cluster, method, least=8)
+    rng = np.random.default_rng(seed)
+    cuts = _cuts(len(X), n_splits, rng)
+    estimate = _across(np.ones((1, len(X))), cuts, X, Y, method)[:, 0]
+    weights = _weights(len(X), n_boot, rng, 50)
+    drawn = np.concatenate([_across(w, cuts, X, Y, method) for w in weights], 1)
+    raw, ceiling, ratio = _either_way(estimate, drawn, level)
+    if not ceiling[1] > 0:
+        ratio = np.full(3, np.nan)
     limited = {"raw": raw.clip(-1, 1), "ceiling": ceiling.clip(0, 1), "ratio": ratio}
-    return {f"{name}{end}": float(v) for name, values in limited.items() for end, v in zip(("", "_lo", "_hi"), values)}
+    found = {}
+    for name, values in limited.items():
+        found |= _named(name, values.tolist())
+    return found
 
 # %% ../nbs/30_statistics.ipynb #bd22c26f
+def _with_limits(name, found, key="estimate"):
+    "The same from a dict that holds lo and hi."
+    return _named(name, [found[key], found["lo"], found["hi"]])
+
+def _compare(x, y, method, **options):
+    "One row of `compare_rankings`."
+    pairs = pair_agreement(x, y, method=method, **options)
+    means = agreement(x, y, method=method, **options)
+    halves = across_halves(x, y, method=method, **options)
+    return dict(
+        statistic=method,
+        **_with_limits("per_pair", pairs),
+        **_with_limits("dataset", means),
+        **{key.replace("raw", "across_halves"): value for key, value in halves.items()},
+        undefined=pairs["undefined"],
+    )
+
 def compare_rankings(
     x: np.ndarray, # (P, U) effects of U heads
-    y: np.ndarray, # (P, U) the same pairs and heads by another method or in another condition; or (S, P, U), S versions
+    y: np.ndarray, # (P, U) the same pairs and heads by another method or condition; or (S, P, U), S versions
     cluster: np.ndarray | None = None, # (P,) cluster of each pair; None: all pairs are independent
-    statistics: tuple = ("spearman", "kendall", "top_quarter"), # of `RANKINGS`
+    statistics: tuple = ("spearman", "kendall", "top_quarter"), # of `RANKINGS`; a row for each
     level: float = .95, # coverage
     n_boot: int = 500, # resamples
     seed: int = 0, # of cuts and resamples
-) -> pd.DataFrame: # one row per statistic; per_pair, dataset (means on the same pairs), across_halves, ceiling, ratio, each with _lo and _hi; undefined
-    "Do two sets of effects rank the heads alike: in single pairs, in the mean, and relative to the noise ceiling?"
-    def row(method):
-        options = dict(cluster=cluster, method=method, level=level, n_boot=n_boot, seed=seed)
-        pair, data, halves = pair_agreement(x, y, **options), agreement(x, y, **options), across_halves(x, y, **options)
-        named = {f"{name}{end}": part[key] for name, part in (("per_pair", pair), ("dataset", data)) for end, key in (("", "estimate"), ("_lo", "lo"), ("_hi", "hi"))}
-        return dict(statistic=method, **named, **{k.replace("raw", "across_halves"): v for k, v in halves.items()}, undefined=pair["undefined"])
-    return pd.DataFrame([row(method) for method in statistics])
+) -> pd.DataFrame: # per_pair, dataset (means), across_halves, ceiling, ratio, each with _lo, _hi; undefined
+    """Do two sets of effects rank the heads alike:
+    in single pairs, in the mean, and relative to the noise ceiling?"""
+    options = dict(cluster=cluster, level=level, n_boot=n_boot, seed=seed)
+    return pd.DataFrame([_compare(x, y, method, **options) for method in statistics])
 
 # %% ../nbs/30_statistics.ipynb #8b38f525
 def hedges_j(
     df: float, # degrees of freedom, at least 2
 ) -> float: # below 1; about 1 - 3 / (4 df - 1)
     "Hedges' correction of a standardised mean for small samples."
-    return float(np.exp(gammaln(df/2) - gammaln((df - 1)/2))/np.sqrt(df/2)) if df >= 2 else np.nan
+    if df < 2:
+        return np.nan
+    return float(np.exp(gammaln(df/2) - gammaln((df - 1)/2))/np.sqrt(df/2))
 
+# %% ../nbs/30_statistics.ipynb #e1cf562f
 def _d(w, x):
     "d and its delta-method standard error from weighted moments; w (R, n), x (n, U)."
     n = w.sum(1, keepdims=True)
     m1, m2, m3, m4 = (w @ x**k/n for k in (1, 2, 3, 4))
     v = m2 - m1**2
-    ok = v > 1e-12*np.maximum(m2, 1e-300)
-    v = np.where(ok, v, np.nan)
-    d, skew, kurtosis = m1/np.sqrt(v*n/(n - 1)), (m3 - 3*m1*m2 + 2*m1**3)/v**1.5, (m4 - 4*m1*m3 + 6*m1**2*m2 - 3*m1**4)/v**2
-    return d, np.sqrt(np.maximum(1 - skew*d + (kurtosis - 1)/4*d**2, 1e-12)/n)
+    varies = v > 1e-12*np.maximum(m2, 1e-300)
+    v = np.where(varies, v, np.nan)
+    d = m1/np.sqrt(v*n/(n - 1))
+    skew = (m3 - 3*m1*m2 + 2*m1**3)/v**1.5
+    kurtosis = (m4 - 4*m1*m3 + 6*m1**2*m2 - 3*m1**4)/v**2
+    variance = 1 - skew*d + (kurtosis - 1)/4*d**2
+    return d, np.sqrt(np.maximum(variance, 1e-12)/n)
 
 # %% ../nbs/30_statistics.ipynb #ee607596
 def _by_columns(function, *arrays, columns=256):
     "Apply a function of (n, u) arrays that returns a dict of (u,) to blocks of columns."
-    parts = [function(*(a[:, i:i + columns] for a in arrays)) for i in range(0, arrays[0].shape[1], columns)]
-    return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+    parts = []
+    for start in range(0, arrays[0].shape[1], columns):
+        part = slice(start, start + columns)
+        parts.append(function(*(array[:, part] for array in arrays)))
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
+def _d_limits(x, level, n_boot, seed):
+    "d with Hedges' correction and limits, for a block of columns."
+    d, se = (v[0] for v in _d(np.ones((1, len(x))), x))
+    t = []
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for w in _weights(len(x), n_boot, np.random.default_rng(seed)):
+            drawn, spread = _d(w, x)
+            t.append(np.where(np.isfinite(drawn), (drawn - d)/spread, np.sign(d)*np.inf))
+        t = np.concatenate(t)
+    low, high = np.quantile(t, _tails(level), axis=0, method="inverted_cdf")
+    return dict(d=hedges_j(len(x) - 1)*d, lo=d - high*se, hi=d - low*se)
+
+# %% ../nbs/30_statistics.ipynb #0604c16a
 def d_z(
     x: np.ndarray, # (n, U) independent units in rows
     level: float = .95, # coverage
@@ -513,17 +781,41 @@ def d_z(
 ) -> dict: # arrays (U,): d, lo, hi; NaN where a column does not vary
     "Standardised mean with Hedges' correction, and its studentised bootstrap interval."
     x, _ = unit_sums(x)
-    x, tails = x/np.maximum(np.abs(x).max(0), 1e-300), [(1 - level)/2, (1 + level)/2]  # free of units: powers neither overflow nor vanish
-    def block(x):
-        d, se = (v[0] for v in _d(np.ones((1, len(x))), x))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            drawn = (_d(w, x) for w in _weights(len(x), n_boot, np.random.default_rng(seed)))
-            t = np.concatenate([np.where(np.isfinite(ds), (ds - d)/s, np.sign(d)*np.inf) for ds, s in drawn])
-        low, high = np.quantile(t, tails, axis=0, method="inverted_cdf")
-        return dict(d=hedges_j(len(x) - 1)*d, lo=d - high*se, hi=d - low*se)
-    return _by_columns(block, x)
+    x = x/np.maximum(np.abs(x).max(0), 1e-300)  # free of units: powers neither overflow nor vanish
+    return _by_columns(lambda block: _d_limits(block, level, n_boot, seed), x)
 
 # %% ../nbs/30_statistics.ipynb #ab58011d
+def _differences(w, size, *sums):
+    "Uncorrected d and delta (R, u) of weighted units, from their sums (G, u) of x, x^2, other and other^2."
+    m = w @ size[:, None]
+    x1, x2, o1, o2 = (w @ v/m for v in sums)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        vx = (x2 - x1**2)*m/(m - 1)
+        vo = (o2 - o1**2)*m/(m - 1)
+        variances = [np.where(v > 1e-12*(x2 + o2), v, np.nan) for v in ((vx + vo)/2, vo)]
+        return [(x1 - o1)/np.sqrt(v) for v in variances]
+
+def _corrected(d, jack, drawn, df, tails):
+    "Estimate and BCa limits (u,) of a standardised difference with Hedges' correction."
+    shift = np.where(np.isfinite(drawn) | np.isnan(d), drawn - d, np.sign(d)*np.inf)
+    lo, hi = _bca_limits(shift, None, None, jack, tails)
+    return [hedges_j(df)*value for value in (d[0], d[0] + lo, d[0] + hi)]
+
+# %% ../nbs/30_statistics.ipynb #9014d46e
+def _difference_limits(*sums, size, n, level, n_boot, seed):
+    "Both differences with their limits, for a block of columns of the sums that `_differences` takes."
+    ones = np.ones((1, len(size)))
+    weights = _weights(len(size), n_boot, np.random.default_rng(seed))
+    estimates = _differences(ones, size, *sums)
+    jacks = _differences(ones - np.eye(len(size)), size, *sums)
+    drawn = zip(*[_differences(w, size, *sums) for w in weights])
+    freedom = {"cohen_d": 2*n - 2, "glass_delta": n - 1}
+    found = {}
+    for (name, df), d, jack, runs in zip(freedom.items(), estimates, jacks, drawn):
+        found |= _named(name, _corrected(d, jack, np.concatenate(runs), df, _tails(level)))
+    return found
+
+# %% ../nbs/30_statistics.ipynb #47a0fbaf
 def standardised_differences(
     x: np.ndarray, # (P, U) effects of the source
     other: np.ndarray, # (P, U) effects of the control, of the same pairs
@@ -534,23 +826,12 @@ def standardised_differences(
 ) -> dict: # arrays (U,): cohen_d, glass_delta, each also with _lo and _hi; NaN where nothing varies
     "Cohen's d and Glass's delta with Hedges' correction, and their BCa intervals."
     x, other = _check_same(x, other, 2)
-    n, middle, tails = len(x), (x.mean(0) + other.mean(0))/2, ((1 - level)/2, (1 + level)/2)
+    middle = (x.mean(0) + other.mean(0))/2
     size = unit_sums(x, cluster)[1]
-    moments = [unit_sums(v, cluster)[0] for v in (x - middle, (x - middle)**2, other - middle, (other - middle)**2)]
-    def both(w, sums):
-        m = w @ size[:, None]
-        x1, x2, o1, o2 = (w @ v/m for v in sums)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            vx, vo = ((b - a**2)*m/(m - 1) for a, b in ((x1, x2), (o1, o2)))
-            return [(x1 - o1)/np.sqrt(np.where(v > 1e-12*(x2 + o2), v, np.nan)) for v in ((vx + vo)/2, vo)]
-    def block(*sums):
-        ones, out = np.ones((1, len(size))), {}
-        runs = zip(both(ones, sums), both(ones - np.eye(len(size)), sums), map(np.concatenate, zip(*(both(w, sums) for w in _weights(len(size), n_boot, np.random.default_rng(seed))))))
-        for (name, df), (d, jack, drawn) in zip((("cohen_d", 2*n - 2), ("glass_delta", n - 1)), runs):
-            lo, hi = _bca_limits(np.where(np.isfinite(drawn) | np.isnan(d), drawn - d, np.sign(d)*np.inf), None, None, jack, tails)
-            out.update({name: hedges_j(df)*d[0], f"{name}_lo": hedges_j(df)*(d[0] + lo), f"{name}_hi": hedges_j(df)*(d[0] + hi)})
-        return out
-    return _by_columns(block, *moments)
+    powers = (x - middle, (x - middle)**2, other - middle, (other - middle)**2)
+    sums = [unit_sums(v, cluster)[0] for v in powers]
+    options = dict(size=size, n=len(x), level=level, n_boot=n_boot, seed=seed)
+    return _by_columns(lambda *block: _difference_limits(*block, **options), *sums)
 
 # %% ../nbs/30_statistics.ipynb #0bb1d6cc
 def _sign_shares(a, b):
@@ -561,29 +842,54 @@ def _sign_shares(a, b):
 def _sign_limits(r, parts, cluster, level):
     "Limits of a mean of signs `r`, given what each pair contributes to it (n,)."
     sums = np.bincount(np.unique(cluster, return_inverse=True)[1], parts)
-    G, q = len(sums), (1 - level)/2
-    if G < 2 or not parts.any() and abs(r) < 1: return -1., 1.  # one unit, or nothing but ties
-    se, bound = np.sqrt(G/(G - 1)*(sums**2).sum())/len(parts), 2*q**(1/(G//2)) - 1
-    half = stats.t.ppf(1 - q, G - 1)*se/(1 - r**2) if abs(r) < 1 else 0
-    return min(np.tanh(np.arctanh(r) - half), bound), max(np.tanh(np.arctanh(r) + half), -bound)
+    G = len(sums)
+    only_ties = abs(r) < 1 and not parts.any()
+    if G < 2 or only_ties:
+        return -1., 1.
+    q = (1 - level)/2
+    bound = 2*q**(1/(G//2)) - 1
+    half = 0
+    if abs(r) < 1:
+        se = np.sqrt(G/(G - 1)*(sums**2).sum())/len(parts)
+        half = stats.t.ppf(1 - q, G - 1)*se/(1 - r**2)
+    z = np.arctanh(r)
+    return min(np.tanh(z - half), bound), max(np.tanh(z + half), -bound)
+
+# %% ../nbs/30_statistics.ipynb #90ce99be
+def _rank_biserial(v, cluster, level):
+    "r and its limits for one column (P,)."
+    keep = v != 0
+    if not keep.any():
+        return 0., -1., 1.
+    v = v[keep]
+    ranks = stats.rankdata(np.abs(v))
+    r = float((ranks*np.sign(v)).sum()/ranks.sum())
+    share = _sign_shares(v, -v)
+    parts = 2*(share - share.mean())
+    with np.errstate(divide="ignore"):
+        return r, *_sign_limits(r, parts, cluster[keep], level)
 
 def rank_biserial(
     x: np.ndarray, # (P, U)
     cluster: np.ndarray | None = None, # (P,) cluster of each pair; None: all pairs are independent
     level: float = .95, # coverage
-) -> dict: # arrays (U,): r between -1 and 1, lo, hi; r is 0 and the limits -1 and 1 where all values are zero
+) -> dict: # arrays (U,): r from -1 to 1, lo, hi; r is 0 and the limits -1 and 1 where all values are zero
     "Matched-pairs rank-biserial correlation; zeros are left out, ties share ranks."
     unit_sums(x, cluster)
-    cluster = np.arange(len(x)) if cluster is None else np.asarray(cluster)
-    def one(v):
-        keep = v != 0
-        if not keep.any(): return 0., -1., 1.
-        v, ranks = v[keep], stats.rankdata(np.abs(v[keep]))
-        r, share = float((ranks*np.sign(v)).sum()/ranks.sum()), _sign_shares(v, -v)
-        with np.errstate(divide="ignore"): return r, *_sign_limits(r, 2*(share - share.mean()), cluster[keep], level)
-    return dict(zip(("r", "lo", "hi"), np.array([one(v) for v in np.asarray(x, dtype=float).T]).T))
+    cluster = _labels(cluster, len(x))
+    columns = np.asarray(x, dtype=float).T
+    found = np.array([_rank_biserial(v, cluster, level) for v in columns])
+    return dict(zip(("r", "lo", "hi"), found.T))
 
 # %% ../nbs/30_statistics.ipynb #47f9ea2a
+def _cliff_delta(a, b, cluster, level):
+    "Delta and its limits for one column of each (P,)."
+    above = _sign_shares(a, b)
+    below = -_sign_shares(b, a)
+    delta = above.mean()
+    with np.errstate(divide="ignore"):
+        return delta, *_sign_limits(delta, above + below - 2*delta, cluster, level)
+
 def cliff_delta(
     x: np.ndarray, # (P, U) effects of the source
     other: np.ndarray, # (P, U) effects of the control, of the same pairs
@@ -592,13 +898,11 @@ def cliff_delta(
 ) -> dict: # arrays (U,): cliff_delta between -1 and 1, cliff_delta_lo, cliff_delta_hi
     "How much more often x exceeds other than falls short of it."
     x, other = _check_same(x, other, 2)
-    for v in (x, other): unit_sums(v, cluster)
-    cluster = np.arange(len(x)) if cluster is None else np.asarray(cluster)
-    def one(a, b):
-        above, below = _sign_shares(a, b), -_sign_shares(b, a)
-        r = above.mean()
-        with np.errstate(divide="ignore"): return r, *_sign_limits(r, above + below - 2*r, cluster, level)
-    return dict(zip(("cliff_delta", "cliff_delta_lo", "cliff_delta_hi"), np.array([one(*v) for v in zip(x.T, other.T)]).T))
+    unit_sums(x, cluster)
+    unit_sums(other, cluster)
+    cluster = _labels(cluster, len(x))
+    found = np.array([_cliff_delta(a, b, cluster, level) for a, b in zip(x.T, other.T)])
+    return _named("cliff_delta", found.T)
 
 # %% ../nbs/30_statistics.ipynb #a10dcc6e
 def equivalent(
@@ -616,6 +920,29 @@ def equivalent(
     return (upper < 0) & (lower > 0)
 
 # %% ../nbs/30_statistics.ipynb #bede78dd
+def _one_sample_tests(x, permute):
+    "Columns of x (P, U) against zero."
+    def statistic(v, axis):
+        return v.mean(axis)
+    permuted = stats.permutation_test((x,), statistic, permutation_type="samples", **permute)
+    return dict(
+        p_t=stats.ttest_1samp(x, 0).pvalue,
+        p_wilcoxon=stats.wilcoxon(x).pvalue,
+        p_permutation=permuted.pvalue,
+    )
+
+def _two_sample_tests(x, other, permute):
+    "Columns of x against those of other, as independent groups."
+    def statistic(u, v, axis):
+        return u.mean(axis) - v.mean(axis)
+    permuted = stats.permutation_test((x, other), statistic, **permute)
+    return dict(
+        p_t=stats.ttest_ind(x, other, equal_var=False).pvalue,
+        p_mann_whitney=stats.mannwhitneyu(x, other).pvalue,
+        p_permutation=permuted.pvalue,
+    )
+
+# %% ../nbs/30_statistics.ipynb #47472cf2
 def classical_tests(
     x: np.ndarray, # (P, U) effects, one row per pair
     other: np.ndarray | None = None, # None: test x against zero; else compare with these
@@ -625,20 +952,36 @@ def classical_tests(
 ) -> pd.DataFrame: # one row per column of x: p_t, p_permutation, and p_wilcoxon or p_mann_whitney
     "Two-sided p-values of the usual tests, which take pairs for independent."
     x = np.asarray(x, dtype=float)
-    if other is not None and paired: x = np.subtract(*_check_same(x, other, 2))
-    for v in (x,) if other is None else (x, other): unit_sums(v)
-    if other is not None and np.shape(other)[1] != x.shape[1]: raise ValueError(f"there are {x.shape[1]} columns and {np.shape(other)[1]}; they must match")
-    permute = dict(n_resamples=n_permutations, rng=np.random.default_rng(seed), batch=200, vectorized=True)
-    if other is None or paired:
-        p = stats.permutation_test((x,), lambda v, axis: v.mean(axis), permutation_type="samples", **permute).pvalue
-        return pd.DataFrame(dict(p_t=stats.ttest_1samp(x, 0).pvalue, p_wilcoxon=stats.wilcoxon(x).pvalue, p_permutation=p))
-    p = stats.permutation_test((x, other), lambda u, v, axis: u.mean(axis) - v.mean(axis), **permute).pvalue
-    return pd.DataFrame(dict(p_t=stats.ttest_ind(x, other, equal_var=False).pvalue, p_mann_whitney=stats.mannwhitneyu(x, other).pvalue, p_permutation=p))
+    if other is not None and paired:
+        x = np.subtract(*_check_same(x, other, 2))
+        other = None
+    unit_sums(x)
+    if other is not None:
+        unit_sums(other)
+        if np.shape(other)[1] != x.shape[1]:
+            raise ValueError(f"there are {x.shape[1]} columns and {np.shape(other)[1]}; they must match")
+    rng = np.random.default_rng(seed)
+    permute = dict(n_resamples=n_permutations, rng=rng, batch=200, vectorized=True)
+    if other is None:
+        return pd.DataFrame(_one_sample_tests(x, permute))
+    return pd.DataFrame(_two_sample_tests(x, other, permute))
 
 # %% ../nbs/30_statistics.ipynb #75f88a12
-REASONS = {"selection": "the model's output chose the donors", "few units": "so few that no test keeps its promise",
-           "no gap": "patching everything is not shown to move the output", "skew": "the units lean too much for so few of them"}  # of `untestable`, first things first
+REASONS = {  # of `untestable`, first things first
+    "selection": "the model's output chose the donors",
+    "few units": "so few that no test keeps its promise",
+    "no gap": "patching everything is not shown to move the output",
+    "skew": "the units lean too much for so few of them",
+}
 VERDICTS = ("causal+", "causal-", "negligible", "undecided", *(f"untestable: {reason}" for reason in REASONS))
+
+def _verdict(mean, q, small, alpha, reason):
+    "Of one head."
+    if reason:
+        return f"untestable: {reason}"
+    if q <= alpha:
+        return "causal+" if mean > 0 else "causal-"
+    return "negligible" if small else "undecided"
 
 def verdict(
     mean: np.ndarray, # (U,) of the tested quantity
@@ -648,14 +991,12 @@ def verdict(
     reason: np.ndarray | str = "", # (U,) or one for all: a key of `REASONS` where nothing can be tested
 ) -> list[str]: # one of `VERDICTS` for each
     "What may be said about each head."
-    def one(m, q, s, why):
-        if why: return f"untestable: {why}"
-        if q <= alpha: return "causal+" if m > 0 else "causal-"
-        return "negligible" if s else "undecided"
     reasons = np.broadcast_to(np.asarray(reason, dtype=object), np.shape(mean))
-    if unknown := set(reasons) - {"", *REASONS}: raise ValueError(f"reason {sorted(unknown)} is none of {list(REASONS)}")
-    return [one(*row) for row in zip(mean, q, small, reasons)]
-
+    unknown = set(reasons) - {"", *REASONS}
+    if unknown:
+        raise ValueError(f"reason {sorted(unknown)} is none of {list(REASONS)}")
+    heads = zip(mean, q, small, reasons)
+    return [_verdict(m, p, shown, alpha, why) for m, p, shown, why in heads]
 
 # %% ../nbs/30_statistics.ipynb #b1e78704
 LEAST_WITHOUT_CONTROL = 100  # units; fewer give no p-value for an effect against zero, and no interval
@@ -665,24 +1006,75 @@ TESTED = (*PValues._fields, *ADJUSTED)  # columns that say something of a null h
 
 def _untested(n_units, gap_lo, alpha, n_flips, contrast, selected):
     "Why no column can be tested: one of `REASONS`, or ''."
-    if selected: return "selection"
-    if smallest_p(n_units, n_flips) > alpha: return "few units"
-    if not contrast and n_units < LEAST_WITHOUT_CONTROL: return "few units"
+    if selected:
+        return "selection"
+    if smallest_p(n_units, n_flips) > alpha:
+        return "few units"
+    if not contrast and n_units < LEAST_WITHOUT_CONTROL:
+        return "few units"
     return "" if gap_lo > 0 else "no gap"
 
 def _adjusted(tested):
     "The columns `TESTED`."
-    return tested._asdict() | {name: adjust(tested.p, method) for name, method in ADJUSTED.items()}
+    adjusted = {name: adjust(tested.p, method) for name, method in ADJUSTED.items()}
+    return tested._asdict() | adjusted
 
 # %% ../nbs/30_statistics.ipynb #c36cbe79
-def _ends(table): return [c for c in table if c in ("lo", "hi") or c.endswith(("_lo", "_hi"))]
+def _ends(table):
+    "The columns that are limits of intervals."
+    return [c for c in table if c in ("lo", "hi") or c.endswith(("_lo", "_hi"))]
 
 def _check_family(x, gap, alpha, n_flips):
-    if not 0 < alpha < .5: raise ValueError(f"alpha is {alpha}; it must lie between 0 and 0.5")
-    if 2/(n_flips + 1) > alpha: raise ValueError(f"{n_flips} sign patterns cannot give a p-value of {alpha}; raise n_flips to {int(np.ceil(2/alpha))} or more")
-    if gap.shape != x.shape[:1]: raise ValueError(f"gap has shape {gap.shape}; {len(x)} pairs need ({len(x)},)")
+    "What `infer` can work with."
+    if not 0 < alpha < .5:
+        raise ValueError(f"alpha is {alpha}; it must lie between 0 and 0.5")
+    if 2/(n_flips + 1) > alpha:
+        least = int(np.ceil(2/alpha))
+        raise ValueError(
+            f"{n_flips} sign patterns cannot give a p-value of {alpha}; raise n_flips to {least} or more"
+        )
+    if gap.shape != x.shape[:1]:
+        raise ValueError(f"gap has shape {gap.shape}; {len(x)} pairs need ({len(x)},)")
     _refuse_constant(x)
 
+# %% ../nbs/30_statistics.ipynb #85446e57
+def _sizes(x, gap, units, cluster, alpha, boot):
+    "Means, recoveries and effect sizes of every column with their intervals."
+    mean = bootstrap(x, cluster=cluster, level=1 - alpha, **boot)
+    recovery = bootstrap(x, gap, cluster, level=1 - alpha, **boot)
+    standardised = d_z(x, 1 - alpha, **boot)
+    signs = rank_biserial(x, cluster, 1 - alpha)
+    table = pd.DataFrame(dict(
+        n=len(x),
+        units=len(units),
+        mean=mean.pop("estimate"),
+        **mean,
+        **_with_limits("d_z", standardised, "d"),
+        **_with_limits("rank_biserial", signs, "r"),
+        share_positive=(x > 0).mean(0),
+        skew=_skew(units),
+        **_with_limits("recovery", recovery),
+    ))
+    # limits of d_z take pairs as independent, and need many
+    if len(units) < len(x) or len(units) < 20:
+        table[["d_z_lo", "d_z_hi"]] = np.nan
+    return table
+
+# %% ../nbs/30_statistics.ipynb #1c9ba62a
+def _leave_empty(table, with_gap, with_limits):
+    "Recoveries without a gap, limits without the units for them."
+    if not with_gap:
+        table[["recovery", "recovery_lo", "recovery_hi"]] = np.nan
+    if not with_limits:
+        table[[*_ends(table), "se"]] = np.nan
+
+def _judged(table, units, size, reason, n_flips, seed):
+    "The table with its columns `TESTED`, and why a column is untestable."
+    if reason:
+        return table.assign(**dict.fromkeys(TESTED, np.nan)), reason
+    tested = _adjusted(mean_test(units, size, n_flips, seed))
+    leans = np.abs(table["skew"]) > skew_limit(len(units))
+    return table.assign(**tested), np.where(leans, "skew", "")
 
 # %% ../nbs/30_statistics.ipynb #db6ea026
 def infer(
@@ -694,43 +1086,24 @@ def infer(
     n_boot: int = 10_000, # resamples of the intervals
     n_flips: int = 10_000, # sign patterns and resamples of the test
     seed: int = 0, # of all
-    contrast: bool = True, # is x a contrast of two donors? False: an effect against zero, without a control source
+    contrast: bool = True, # does x contrast two donors? False: an effect against zero, no control source
     selected: bool = False, # did the model's own output choose the pairs?
-) -> pd.DataFrame: # one row per column of x: estimates, intervals, p-values, effect sizes, verdict; see the text for the columns
+) -> pd.DataFrame: # per column of x: estimates, intervals, p-values, effect sizes, verdict; see the text
     "Test, interval, effect size and verdict for every column of a family."
-    x, gap = np.asarray(x, dtype=float), np.asarray(gap, dtype=float)
+    x = np.asarray(x, dtype=float)
+    gap = np.asarray(gap, dtype=float)
     _check_family(x, gap, alpha, n_flips)
+    boot = dict(n_boot=n_boot, seed=seed)
     units, size = unit_sums(x, cluster)
-    table = _sizes(x, gap, units, cluster, alpha, dict(n_boot=n_boot, seed=seed))
-    gap_lo = bootstrap(gap[:, None], cluster=cluster, level=1 - alpha, n_boot=n_boot, seed=seed)["lo"][0]
-    small = equivalent(x, gap, delta, cluster, alpha, n_boot=n_boot, seed=seed)
+    table = _sizes(x, gap, units, cluster, alpha, boot)
+    gap_lo = bootstrap(gap[:, None], cluster=cluster, level=1 - alpha, **boot)["lo"][0]
+    small = equivalent(x, gap, delta, cluster, alpha, **boot)
     reason = _untested(len(units), gap_lo, alpha, n_flips, contrast, selected)
-    if not gap_lo > 0: table[["recovery", "recovery_lo", "recovery_hi"]] = np.nan
     uncertain = len(units) < LEAST_FOR_INTERVALS or reason == "few units" and not contrast
-    if uncertain: table[[*_ends(table), "se"]] = np.nan
-    if reason:
-        tested, small = dict.fromkeys(TESTED, np.nan), small & False
-    else:
-        tested = _adjusted(mean_test(units, size, n_flips, seed))
-        reason = np.where(np.abs(table["skew"]) > skew_limit(len(units)), "skew", "")
-    table = table.assign(**tested)
+    _leave_empty(table, with_gap=gap_lo > 0, with_limits=not uncertain)
+    small = small & (not reason)
+    table, reason = _judged(table, units, size, reason, n_flips, seed)
     return table.assign(small=small, verdict=verdict(table["mean"], table["q"], small, alpha, reason))
-
-# %% ../nbs/30_statistics.ipynb #85446e57
-def _sizes(x, gap, units, cluster, alpha, boot):
-    "Means, recoveries and effect sizes of every column with their intervals."
-    mean = bootstrap(x, cluster=cluster, level=1 - alpha, **boot)
-    recovery = bootstrap(x, gap, cluster, level=1 - alpha, **boot)
-    standardised, signs = d_z(x, 1 - alpha, **boot), rank_biserial(x, cluster, 1 - alpha)
-    table = pd.DataFrame(dict(n=len(x), units=len(units), mean=mean.pop("estimate"), **mean,
-                              d_z=standardised["d"], d_z_lo=standardised["lo"], d_z_hi=standardised["hi"],
-                              rank_biserial=signs["r"], rank_biserial_lo=signs["lo"], rank_biserial_hi=signs["hi"],
-                              share_positive=(x > 0).mean(0), skew=_skew(units),
-                              recovery=recovery["estimate"], recovery_lo=recovery["lo"], recovery_hi=recovery["hi"]))
-    uncertain = len(units) < len(x) or len(units) < 20  # limits of d_z take pairs as independent, and need many
-    if uncertain: table[["d_z_lo", "d_z_hi"]] = np.nan
-    return table
-
 
 # %% ../nbs/30_statistics.ipynb #3e8003c7
 def design_effect(
@@ -743,64 +1116,105 @@ def design_effect(
 
 def _spans(label, cluster):
     "Does any cluster hold pairs of several classes?"
-    return bool((pd.Series(label).groupby(cluster).nunique() > 1).any())
+    classes = pd.Series(label).groupby(cluster).nunique()
+    return bool((classes > 1).any())
 
-def _components(v, label, cluster, several, nested):
-    "Variances between classes, between clusters of a class, and between pairs; NaN where a level has no replicates."
-    scale = v.std()
-    if not scale > 1e-12*np.abs(v).max(initial=0): return 0., 0., 0.
-    data = pd.DataFrame(dict(v=(v - v.mean())/scale, label=label if several else 0, cluster=cluster))
-    extra = dict(re_formula="1", vc_formula={"cluster": "0 + C(cluster)"}) if several and nested else {}
+# %% ../nbs/30_statistics.ipynb #ef09fcb8
+def _mixed_model(v, label, cluster, several, nested):
+    "Fit with the levels that have replicates; None where it cannot be computed."
+    group = label if several else cluster
+    data = pd.DataFrame(dict(v=v, group=group, cluster=cluster))
+    within = {}
+    if several and nested:
+        within = dict(re_formula="1", vc_formula={"cluster": "0 + C(cluster)"})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a component at its bound of zero is reported as such, not warned of
-        try: fit = smf.mixedlm("v ~ 1", data, groups="label" if several else "cluster", **extra).fit() if several or nested else None
-        except np.linalg.LinAlgError: return np.nan, np.nan, np.nan
-    if fit is None: return np.nan, np.nan, scale**2*len(v)/(len(v) - 1)
-    first = float(fit.cov_re.iloc[0, 0])
-    parts = (first if several else np.nan, float(fit.vcomp[0]) if extra else first if nested else np.nan, float(fit.scale))
-    return tuple(scale**2*p for p in parts)
+        try:
+            return smf.mixedlm("v ~ 1", data, groups="group", **within).fit()
+        except np.linalg.LinAlgError:
+            return None
+
+# %% ../nbs/30_statistics.ipynb #211cc5a6
+def _components(v, label, cluster, several, nested):
+    "Variances between classes, between clusters of a class, and between pairs; NaN without replicates."
+    scale = v.std()
+    if not scale > 1e-12*np.abs(v).max(initial=0):
+        return 0., 0., 0.
+    if not (several or nested):
+        return np.nan, np.nan, scale**2*len(v)/(len(v) - 1)
+    fit = _mixed_model((v - v.mean())/scale, label, cluster, several, nested)
+    if fit is None:
+        return np.nan, np.nan, np.nan
+    outer = float(fit.cov_re.iloc[0, 0])
+    by_class = outer if several else np.nan
+    by_cluster = np.nan if several else outer
+    if several and nested:
+        by_cluster = float(fit.vcomp[0])
+    return tuple(scale**2*part for part in (by_class, by_cluster, float(fit.scale)))
 
 # %% ../nbs/30_statistics.ipynb #3e41a45e
 def variance_components(
     x: np.ndarray, # (P, U) one row per pair, one column per head
     label: np.ndarray, # (P,) label class of each pair
     cluster: np.ndarray | None = None, # (P,) cluster of each pair; None: all pairs are independent
-) -> pd.DataFrame: # one row per column of x: var_class, var_cluster, var_pair, icc, design_effect, effective_n; NaN where a level cannot be told
+) -> pd.DataFrame: # per head: var_class, var_cluster, var_pair, icc, design_effect, effective_n; NaN: unknown
     "How much of the variance lies between classes, clusters and pairs."
-    x, label = np.asarray(x, dtype=float), np.asarray(label)
-    cluster = np.arange(len(x)) if cluster is None else np.asarray(cluster)
+    x = np.asarray(x, dtype=float)
+    label = np.asarray(label)
+    cluster = _labels(cluster, len(x))
     unit_sums(x, cluster)
-    several, nested = 1 < len(np.unique(label)) < len(x) and not _spans(label, cluster), len(np.unique(cluster)) < len(x)  # levels with replicates
-    table = pd.DataFrame([_components(v, label, cluster, several, nested) for v in x.T], columns=["var_class", "var_cluster", "var_pair"])
+    several = 1 < len(np.unique(label)) < len(x) and not _spans(label, cluster)  # has the level replicates?
+    nested = len(np.unique(cluster)) < len(x)
+    rows = [_components(v, label, cluster, several, nested) for v in x.T]
+    table = pd.DataFrame(rows, columns=["var_class", "var_cluster", "var_pair"])
     total = table.sum(axis=1)
     shared = table[["var_class", "var_cluster"]].sum(axis=1)
-    table["icc"] = np.where(total > 0, shared/total.where(total > 0, 1), np.nan) if nested else np.nan
-    table["design_effect"] = [design_effect(cluster, v) if np.isfinite(v) else 1. for v in table.icc]
+    table["icc"] = np.nan
+    if nested:
+        table["icc"] = np.where(total > 0, shared/total.where(total > 0, 1), np.nan)
+    table["design_effect"] = [design_effect(cluster, icc) if np.isfinite(icc) else 1. for icc in table.icc]
     return table.assign(effective_n=len(x)/table.design_effect)
 
 # %% ../nbs/30_statistics.ipynb #eb718c06
+def _class_units(x, label, cluster, least):
+    "Means of units (G, U), for each class with enough of them."
+    groups = []
+    for name in np.unique(label):
+        rows = label == name
+        if len(np.unique(cluster[rows])) >= max(least, 2):
+            sums, size = unit_sums(x[rows], cluster[rows])
+            groups.append(sums/size[:, None])  # a cluster counts once
+    return groups
+
+def _between(units):
+    "I2, tau and p-value of one column, given its units (G,) in each class."
+    units = [v for v in units if np.ptp(v)]
+    if len(units) < 2:
+        return np.nan, np.nan, np.nan
+    means = np.array([v.mean() for v in units])
+    variances = np.array([v.var(ddof=1)/len(v) for v in units])
+    found = combine_effects(means, variances)
+    tau = np.sqrt(max(0, found.tau2))
+    p = anova_oneway(units, use_var="unequal").pvalue
+    return max(0., float(found.i2)), float(tau), float(p)
+
+# %% ../nbs/30_statistics.ipynb #e0881e16
 def heterogeneity(
     x: np.ndarray, # (P, U) one row per pair, one column per head
     label: np.ndarray, # (P,) label class of each pair
     cluster: np.ndarray | None = None, # (P,) cluster of each pair; None: all pairs are independent
     least: int = 5, # units that a class needs to be compared
-) -> pd.DataFrame: # one row per column of x: classes compared, i2, tau (s.d. of class means beyond chance), p_classes; NaN if fewer than two classes
+) -> pd.DataFrame: # per head: i2, tau (s.d. of class means beyond chance), p_classes, classes; NaN if under 2
     "Do classes differ in their mean effect?"
-    x, label = np.asarray(x, dtype=float), np.asarray(label)
-    cluster = np.arange(len(x)) if cluster is None else np.asarray(cluster)
+    x = np.asarray(x, dtype=float)
+    label = np.asarray(label)
+    cluster = _labels(cluster, len(x))
     unit_sums(x, cluster)
     groups = []
-    for c in np.unique(label) if not _spans(label, cluster) else ():  # classes that share clusters are not independent
-        rows = label == c
-        if len(np.unique(cluster[rows])) < max(least, 2): continue
-        sums, size = unit_sums(x[rows], cluster[rows])
-        groups.append(sums/size[:, None])  # a cluster counts once
-    def one(u):
-        units = [g[:, u] for g in groups if np.ptp(g[:, u])]
-        if len(units) < 2: return np.nan, np.nan, np.nan
-        meta = combine_effects(np.array([v.mean() for v in units]), np.array([v.var(ddof=1)/len(v) for v in units]))
-        return max(0., float(meta.i2)), float(np.sqrt(max(0, meta.tau2))), float(anova_oneway(units, use_var="unequal").pvalue)
-    return pd.DataFrame([one(u) for u in range(x.shape[1])], columns=["i2", "tau", "p_classes"]).assign(classes=len(groups))
+    if not _spans(label, cluster):  # classes that share clusters are not independent
+        groups = _class_units(x, label, cluster, least)
+    rows = [_between([units[:, u] for units in groups]) for u in range(x.shape[1])]
+    return pd.DataFrame(rows, columns=["i2", "tau", "p_classes"]).assign(classes=len(groups))
 
 # %% ../nbs/30_statistics.ipynb #6575200a
 def _alone(null, p, alpha):
@@ -809,15 +1223,32 @@ def _alone(null, p, alpha):
     np.fill_diagonal(family, p)
     family = np.sort(family, -1)
     line = alpha*np.arange(1, len(null) + 1)/len(null)
-    return p <= np.where(family <= line, family, -1).max(-1)
-
+    largest = np.where(family <= line, family, -1).max(-1)
+    return p <= largest
 
 # %% ../nbs/30_statistics.ipynb #84079cbc
 def _centred(x, cluster):
-    "Unit sums about the mean, with the spread of a sample and not of its residuals, and unit sizes."
-    theta, A, B = _residuals(x, None, cluster)
-    return A*np.sqrt(len(A)/(len(A) - 1)), B[:, 0], _ratio(np.ones((1, len(A))), A, B)[1][0]
+    "Unit sums about the mean with the spread of a sample, not of its residuals; unit sizes; standard error."
+    _, A, B = _residuals(x, None, cluster)
+    widened = A*np.sqrt(len(A)/(len(A) - 1))
+    return widened, B[:, 0], _standard_error(A, B)
 
+def _check_power(effect, n_units, n_columns, alpha, n_flips):
+    "What `power` can work with."
+    if not np.isfinite(effect).all():
+        raise ValueError("the effect holds NaN or infinite values")
+    if n_units < 2:
+        raise ValueError(f"n_units is {n_units}; at least 2 are needed")
+    if 2/(n_flips + 1) > alpha/n_columns:
+        least = int(np.ceil(2*n_columns/alpha))
+        raise ValueError(
+            f"{n_flips} sign patterns cannot single out one of {n_columns} columns; "
+            f"raise n_flips to {least} or more"
+        )
+    if np.atleast_2d(effect).shape[-1] != n_columns:
+        raise ValueError(f"effect has shape {effect.shape}; {n_columns} columns need (..., {n_columns})")
+
+# %% ../nbs/30_statistics.ipynb #81ca9067
 def power(
     x: np.ndarray, # (P, U) the tested quantity, one column per head
     effect: np.ndarray, # (U,) or (K, U) mean that each head is to have, in the unit of x
@@ -829,70 +1260,97 @@ def power(
     seed: int = 0, # of the simulation
 ) -> np.ndarray: # like effect: share of the simulated studies in which the head, alone effective, is detected
     "Power of `mean_test` with Benjamini-Hochberg, by simulation."
-    x, effect = np.asarray(x, dtype=float), np.asarray(effect, dtype=float)
+    x = np.asarray(x, dtype=float)
+    effect = np.asarray(effect, dtype=float)
     units, size, _ = _centred(x, cluster)
-    shifts, rng, found = np.atleast_2d(effect), np.random.default_rng(seed), 0
-    if not np.isfinite(effect).all(): raise ValueError("the effect holds NaN or infinite values")
-    if n_units is None: n_units = len(units)
-    if n_units < 2: raise ValueError(f"n_units is {n_units}; at least 2 are needed")
-    if 2/(n_flips + 1) > alpha/x.shape[1]: raise ValueError(f"{n_flips} sign patterns cannot single out one of {x.shape[1]} columns; raise n_flips to {int(np.ceil(2*x.shape[1]/alpha))} or more")
-    if shifts.shape[-1] != x.shape[1]: raise ValueError(f"effect has shape {effect.shape}; {x.shape[1]} columns need (..., {x.shape[1]})")
-    shifts = np.vstack([np.zeros(x.shape[1]), shifts])  # first the null
+    rng = np.random.default_rng(seed)
+    if n_units is None:
+        n_units = len(units)
+    _check_power(effect, n_units, x.shape[1], alpha, n_flips)
+    no_effect = np.zeros(x.shape[1])
+    shifts = np.vstack([no_effect, np.atleast_2d(effect)])
+    found = 0
     for _ in range(replicates):
         rows = rng.integers(0, len(units), n_units)
-        null, *p = mean_test(units[rows], size[rows], n_flips, int(rng.integers(2**31)), shifts).p
-        found = found + np.array([_alone(null, one, alpha) for one in p])
+        test_seed = int(rng.integers(2**31))
+        null, *shifted = mean_test(units[rows], size[rows], n_flips, test_seed, shifts).p
+        found = found + np.array([_alone(null, p, alpha) for p in shifted])
     return (found/replicates).reshape(effect.shape)
 
 # %% ../nbs/30_statistics.ipynb #23a61616
 def _crossing(grid, reached, target):
-    "Where each column of `reached` (K, U) first gets to the target, between points of the grid (K,); infinite if nowhere."
-    reached, u = np.maximum.accumulate(reached), np.arange(reached.shape[1])
+    "Where each column of `reached` (K, U) first gets to the target, between points of the grid; or infinity."
+    reached = np.maximum.accumulate(reached)
+    columns = np.arange(reached.shape[1])
     after = (reached >= target).argmax(0)
     before = np.maximum(after - 1, 0)
-    low, high = reached[before, u], reached[after, u]
+    low = reached[before, columns]
+    high = reached[after, columns]
     share = np.clip((target - low)/np.maximum(high - low, 1e-9), 0, 1)
-    return np.where(reached[-1] >= target, grid[before] + share*(grid[after] - grid[before]), np.inf)
+    between = grid[before] + share*(grid[after] - grid[before])
+    return np.where(reached[-1] >= target, between, np.inf)
 
 def _textbook(alpha, target, nobs=None, effect_size=None):
-    "Effect size or number of units, whichever is not given, that gives a t-test its power; infinity beyond ten million units."
-    def lacks(v):  # one-sided at half of alpha: the other tail adds nothing, and scipy's noncentral t is NaN there
-        return target - TTestPower().power(*((v, nobs) if effect_size is None else (effect_size, v)), alpha/2, alternative="larger")
+    "Effect size or number of units, whichever is not given, of a t-test; infinity beyond ten million units."
+    # one-sided at half of alpha: the other tail adds nothing, and scipy's noncentral t is NaN there
+    def lacks(value):
+        given = (value, nobs) if effect_size is None else (effect_size, value)
+        return target - TTestPower().power(*given, alpha/2, alternative="larger")
+    low = 0. if effect_size is None else 2.
     high = 2.
-    while lacks(high) > 0 and high < 1e7: high *= 2
-    low = 2. if effect_size is not None else 0.
-    return np.inf if lacks(high) > 0 else low if high == low else brentq(lacks, low, high)
+    while lacks(high) > 0 and high < 1e7:
+        high *= 2
+    if lacks(high) > 0:
+        return np.inf
+    return low if high == low else brentq(lacks, low, high)
 
+# %% ../nbs/30_statistics.ipynb #236a2059
 def detectable(
     x: np.ndarray, # (P, U) the tested quantity, one column per head
     cluster: np.ndarray | None = None, # (P,) cluster of each pair; None: all pairs are independent
     target: float = .8, # power
     alpha: float = .05, # false discovery rate
     **simulation, # replicates, n_flips, seed: as in `power`
-) -> pd.DataFrame: # one row per column: mde, and mde_t of the t-test, in the unit of x; infinite where no effect would do
+) -> pd.DataFrame: # per head: mde, and mde_t of a t-test, in units of x; infinite where no effect would do
     "Minimum detectable effect of a head that is the only effective one."
-    _, size, se = _centred(np.asarray(x, dtype=float), cluster)
+    x = np.asarray(x, dtype=float)
+    _, size, se = _centred(x, cluster)
     grid = np.linspace(0, 12, 25)  # in standard errors
-    steps = _crossing(grid, power(x, grid[:, None]*se, cluster, None, alpha, **simulation), target)
+    reached = power(x, grid[:, None]*se, cluster, None, alpha, **simulation)
     d = _textbook(alpha/len(se), target, nobs=len(size))
-    return pd.DataFrame(dict(mde=steps, mde_t=d*np.sqrt(len(size)))).mul(np.where(se > 0, se, np.nan), axis=0)
+    steps = pd.DataFrame(dict(mde=_crossing(grid, reached, target), mde_t=d*np.sqrt(len(size))))
+    return steps.mul(np.where(se > 0, se, np.nan), axis=0)
 
 # %% ../nbs/30_statistics.ipynb #c083aaea
+def _textbook_units(effect, se, n_units, alpha, target):
+    "Units that a t-test needs in each column, given standard errors (U,) of n_units; NaN if nothing varies."
+    def needed(spread):
+        d = abs(effect)/(spread*np.sqrt(n_units))
+        return np.ceil(_textbook(alpha/len(se), target, effect_size=d))
+    return [needed(spread) if spread > 0 else np.nan for spread in se]
+
+# %% ../nbs/30_statistics.ipynb #508a9bfb
 def units_needed(
     x: np.ndarray, # (P, U) the tested quantity, one column per head
     effect: float, # mean to be detected, in the unit of x
     cluster: np.ndarray | None = None, # (P,) cluster of each pair; None: all pairs are independent
     target: float = .8, # power
     alpha: float = .05, # false discovery rate
-    most: int = 1000, # units; where more are needed the answer is infinity
+    most: int = 2000, # units; where more are needed the answer is infinity
     **simulation, # replicates, n_flips, seed: as in `power`
 ) -> pd.DataFrame: # one row per column: units, and units_t of the t-test; NaN where nothing varies
     "Units that detect a given mean of a head that is the only effective one."
-    _, size, se = _centred(np.asarray(x, dtype=float), cluster)
-    grid, reached = np.unique(np.geomspace(LEAST_UNITS, max(most, LEAST_UNITS + 1), 10).round()), []
+    x = np.asarray(x, dtype=float)
+    _, size, se = _centred(x, cluster)
+    varies = se > 0
+    grid = np.unique(np.geomspace(LEAST_UNITS, max(most, LEAST_UNITS + 1), 10).round())
+    reached = []
     for n in grid:
-        reached.append(power(x, np.full(len(se), float(effect)), cluster, int(n), alpha, **simulation))
-        if (np.max(reached, 0)[se > 0] >= target).all(): break
-    units = np.ceil(np.exp(_crossing(np.log(grid[:len(reached)]), np.array(reached), target)) - 1e-9)
-    textbook = [np.ceil(_textbook(alpha/len(se), target, effect_size=abs(effect)/(s*np.sqrt(len(size))))) if s > 0 else np.nan for s in se]
-    return pd.DataFrame(dict(units=np.where(se > 0, units, np.nan), units_t=textbook))
+        effects = np.full(len(se), float(effect))
+        reached.append(power(x, effects, cluster, int(n), alpha, **simulation))
+        if (np.max(reached, 0)[varies] >= target).all():
+            break
+    log_units = _crossing(np.log(grid[:len(reached)]), np.array(reached), target)
+    units = np.ceil(np.exp(log_units) - 1e-9)
+    textbook = _textbook_units(effect, se, len(size), alpha, target)
+    return pd.DataFrame(dict(units=np.where(varies, units, np.nan), units_t=textbook))

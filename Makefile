@@ -9,6 +9,9 @@ DATA_DIR ?=
 CHECKPOINT ?=
 BIN := .venv/bin
 READY := .venv/.ready
+# Names that nobody uses, and the order of imports (not where nbdev and ruff wrap them differently); width: tests/test_readable.py.
+RUFF := --quiet --isolated --no-cache --select F,I --line-length 110 --config 'lint.isort.known-first-party=["tst_mi"]' \
+	--config 'lint.isort.no-lines-before=["first-party"]' --config lint.isort.lines-after-imports=1 --per-file-ignores tst_mi/cli.py:I,tst_mi/analysis.py:I
 ONE_LINE := import sys; sys.excepthook = lambda kind, error, trace: print('paper:', error, file=sys.stderr)
 
 export DATASET OUT DATA_DIR CHECKPOINT
@@ -41,13 +44,14 @@ machines: $(READY)
 docs: .venv/.ready-docs
 	@if command -v quarto >/dev/null; then $(BIN)/nbdev_docs && $(BIN)/python tests/readme.py; else $(BIN)/python tests/docs.py; fi
 
-# Notebooks are clean and the library is what they export: on a copy, nothing changes.
+# Notebooks are clean and the library is what they export: on a copy, nothing changes. Nothing is imported for nothing.
 check: $(READY)
 	@copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && \
 	cp -R nbs tst_mi settings.ini setup.py README.md _quarto.yml "$$copy" && \
 	(cd "$$copy" && "$(CURDIR)/$(BIN)/nbdev_clean" && "$(CURDIR)/$(BIN)/nbdev_export") && \
 	diff -r --exclude=__pycache__ --exclude=.last_checked nbs "$$copy/nbs" && diff -r --exclude=__pycache__ tst_mi "$$copy/tst_mi" && \
 	echo "notebooks are clean and in step with the library"
+	@$(BIN)/ruff check $(RUFF) tst_mi
 
 # Every notebook runs, and the report runs through papermill.
 smoke: $(READY)

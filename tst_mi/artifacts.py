@@ -7,7 +7,16 @@ __all__ = ['MANIFEST', 'LEFTOVER', 'FORMATS', 'ROOM', 'COPIES', 'recover', 'whol
            'manifest', 'check_folder', 'publish', 'versions', 'sha256', 'differing', 'cache_dir', 'fingerprint']
 
 # %% ../nbs/05_artifacts.ipynb #5762cceb
-import errno, hashlib, io, json, os, platform, re, secrets, shutil, tempfile
+import errno
+import hashlib
+import io
+import json
+import os
+import platform
+import re
+import secrets
+import shutil
+import tempfile
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version

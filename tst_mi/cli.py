@@ -303,7 +303,8 @@ def _without(hidden, text):
 
 def _execute(parameters, hidden, progress):
     "Run the notebook; what it shows, and its errors, do not name the folder `hidden` in which it ran."
-    import nbformat, papermill
+    import nbformat
+    import papermill
     cells = nbformat.read(report_notebook(), 4).cells
     try:
         with _watching(cells, progress) as started:

@@ -7,7 +7,12 @@ __all__ = ['resample_series', 'read_ts', 'impute', 'local_folders', 'list_datase
            'load_dataset']
 
 # %% ../nbs/00_data.ipynb #eaaf6489
-import codecs, difflib, os, stat, tempfile, warnings
+import codecs
+import difflib
+import os
+import stat
+import tempfile
+import warnings
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from importlib.metadata import version

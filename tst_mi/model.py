@@ -9,7 +9,12 @@ __all__ = ['POOLINGS', 'SHIPPED', 'PREPARATION', 'Attention', 'Block', 'Pooling'
            'train_checkpoint', 'check_fits', 'check_accuracy', 'from_cache', 'model_for']
 
 # %% ../nbs/10_model.ipynb #13078460
-import copy, difflib, hashlib, json, os, warnings
+import copy
+import difflib
+import hashlib
+import json
+import os
+import warnings
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import partial

@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 
 from .analysis import SCHEMA
 from .artifacts import check_folder, differing, publish, recover
-from .figures import COLUMN, PAGE, STYLE, forest, head_importance, control_null
+from .figures import COLUMN, PAGE, STYLE, control_null, forest, head_importance
 from .maps import pipeline
 
 # %% ../nbs/72_paper.ipynb #b138cf13

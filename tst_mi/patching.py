@@ -9,7 +9,9 @@ __all__ = ['SITES', 'PROTOCOL', 'SHORTCUTS', 'OPTIONAL', 'ABLATIONS', 'NEEDS', '
            'head_influence']
 
 # %% ../nbs/20_patching.ipynb #8eedd1f8
-import copy, json, warnings
+import copy
+import json
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass

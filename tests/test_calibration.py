@@ -33,4 +33,4 @@ def test_the_study_runs_and_its_claims_hold(tmp_path, monkeypatch):
     assert by_class.FDR.mean() <= allowed(len(by_class)) < by_output.FDR.mean()
     assert len(by_class) == 20 and (by_class["power over planted heads"] > .3).all()
     assert set(controls.control[:3]) == {"scrambled", "rotated", "rotated, one size"} and controls.holds.all()
-    assert len(checks) == 12 and checks.held.dtype == bool
+    assert len(checks) == 13 and checks.held.dtype == bool

@@ -178,16 +178,17 @@ def over_rotations(
     seed: int = 0, # of the rotations
     progress: bool = False, # show a bar
     **patch, # of `sweep`: layers, mask, heads, call
-) -> pd.DataFrame: # one row per head: mean over rotations and triples (logits), se over rotations, t
+) -> pd.DataFrame: # one row per head: mean over rotations and triples (logits), se over triples, t
     "What is left of the tested quantity when a donor's change is turned every way."
-    _whole("rotations", rotations, least=2)
+    _whole("rotations", rotations)
     bar = tqdm(range(rotations), desc="rotating", disable=not progress, leave=False)
     drawn = []
     for i in bar:
         swept = sweep(model, X, pairs.table, alter=Rotation(seed + i, one_size), **patch)
-        drawn.append(primary(swept, pairs.direction).values.reshape(len(pairs), -1).mean(0))
-    mean = np.mean(drawn, 0)
-    se = np.std(drawn, 0, ddof=1)/np.sqrt(rotations)
+        drawn.append(primary(swept, pairs.direction).values.reshape(len(pairs), -1))
+    kept = np.mean(drawn, 0)
+    mean = kept.mean(0)
+    se = kept.std(0, ddof=1)/np.sqrt(len(kept))
     return sites_of(swept).assign(mean=mean, se=se, t=mean/se)
 
 

@@ -42,7 +42,7 @@ machines: $(READY)
 
 # The pages as a site: with Quarto where it is installed (its README then makes way for ours), otherwise with Sphinx, offline.
 docs: .venv/.ready-docs
-	@if command -v quarto >/dev/null; then $(BIN)/nbdev_docs && $(BIN)/python tests/readme.py; else $(BIN)/python tests/docs.py; fi
+	@if command -v quarto >/dev/null; then $(BIN)/nbdev_docs && $(BIN)/python tools/readme.py; else $(BIN)/python tools/docs.py; fi
 
 # Notebooks are clean and the library is what they export: on a copy, nothing changes. Nothing is imported for nothing.
 check: $(READY)
@@ -66,7 +66,7 @@ studies: $(READY)
 	$(BIN)/nbdev_clean
 
 readme: $(READY)
-	$(BIN)/python tests/readme.py
+	$(BIN)/python tools/readme.py
 
 $(READY): setup.py settings.ini constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "tst_mi needs Python 3.10 or newer, found " + sys.version.split()[0] + "; try make PYTHON=python3.11")'

@@ -1,4 +1,4 @@
-"The docs site without Quarto: nbdev prepares the pages, Sphinx renders them. `python tests/docs.py [folder]`; `make docs` calls it."
+"The docs site without Quarto: nbdev prepares the pages, Sphinx renders them. `python tools/docs.py [folder]`; `make docs` calls it."
 import ast
 import inspect
 import os

@@ -106,7 +106,8 @@ def _composition(y, predicted, table):
     def count(rows):
         return np.bincount(y[rows], minlength=y.max() + 1)
     counts = {"correct": count(predicted == y), "wrong": count(predicted != y)}
-    counts |= {role: count(table[role].to_numpy()) for role in _ROLES}
+    serving = {role: table[role].to_numpy() for role in _ROLES}
+    counts |= {role: count(rows[rows >= 0]) for role, rows in serving.items()}
     composition = pd.DataFrame(counts)
     present = np.isin(composition.index, y)
     return composition[present].rename_axis("class").reset_index()

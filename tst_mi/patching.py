@@ -89,6 +89,8 @@ def _states(thing, name, about):
 def _declares(block, shortcut):
     "Does a layer's attention declare a shortcut?"
     attn = getattr(block, "attn", None)
+    if attn is None:
+        return False
     about = ("heads", "qkv", "pattern_and_values", "out", "forward")
     return _states(attn, "shortcuts", about) and shortcut in attn.shortcuts
 

@@ -648,8 +648,9 @@ def prospects(
     n_tests: int = 24, # heads in the family
     settings: Settings = Settings(), # seed, alpha, n_flips; max_pairs is not applied
     **patch, # of `sweep`: mask, call
-) -> pd.DataFrame: # per design, direction: triples, units, effective n, least p, heads needed together, note
-    "How many triples each design gives, and what they could show."
+) -> pd.DataFrame: # triples, units, effective_n, smallest_p, fewest_discoveries; note: why there are none
+    """How many triples each design and direction gives, and what they could show.
+    `fewest_discoveries` are heads that must be significant together."""
     if not isinstance(n_tests, Integral) or n_tests < 1:
         raise ValueError(f"n_tests is {n_tests!r}; "
                          "it must be the number of heads, and settings come after it")
@@ -751,8 +752,8 @@ def confirm(
     share: float = .5, # of the clusters used for discovery
     progress: bool = False, # show bars
     **patch, # of `sweep`: layers, mask, heads, call
-) -> pd.DataFrame: # per head found: site, found_mean; of the other part mean, se, lo, hi, p, q, d_z, verdict
-    "Find heads in one part of the triples; test and measure them in the other."
+) -> pd.DataFrame: # direction, layer, head, found_mean; in the other mean, se, lo, hi, p, q, d_z, verdict
+    "Find heads in one part of the triples; test and measure them in the other: a row per head found."
     if settings.chosen_by != "all":
         raise ValueError(f"with selection {settings.chosen_by!r} the model's output chooses the donors, "
                          "and no test of heads is valid; use selection 'all'")
@@ -835,8 +836,9 @@ def grow(
     share: float = .5, # of the clusters that give the order
     progress: bool = False, # show a bar
     **patch, # of `sweep`: mask, heads, call
-) -> pd.DataFrame: # per direction, size: head added last, alone (sum of single recoveries, or empty), `infer`
-    "Patch ever larger sets of heads, in an order that other triples gave."
+) -> pd.DataFrame: # per direction and size: layer, head added last, alone, then the columns of `infer`
+    """Patch ever larger sets of heads, in an order that other triples gave.
+    `alone` is the sum of single recoveries; it is empty where the gap may be zero."""
     if analysis.site != "head":
         raise ValueError(f"the analysis patched site {analysis.site!r}; "
                          "sets of heads grow from an analysis of heads")

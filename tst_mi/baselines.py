@@ -325,7 +325,8 @@ def attribute(
     direction: str, # 'contrast', 'denoising' or 'noising'
     methods: tuple = (*SIGNED, *ATTENTION), # which
     n_steps: int = 8, # points of an integral
-    mean: np.ndarray | None = None, # (T, C), of integrated_gradients_mean; None: that of X's finite instances
+    # (T, C) baseline of integrated_gradients_mean; None: the mean of X's finite instances
+    mean: np.ndarray | None = None,
     chunk: int | None = None, # series per forward pass: bounds memory, not the result; None: by length
     progress: bool = False, # show a bar
 ) -> dict: # method -> (P, L*H), heads as an analysis orders them; signed ones in logits, as what is tested
@@ -532,7 +533,7 @@ def sanity(
     X: np.ndarray, pairs: pd.DataFrame, direction: str, # as in `attribute`
     methods: tuple = (*SIGNED, *ATTENTION), # as in `attribute`
     **options, # of `attribute`
-) -> pd.DataFrame: # per network and method, patching first: networks, agreement, least, most, within_layers
+) -> pd.DataFrame: # network, method (patching first), networks, agreement, least, most, within_layers
     "Does a method's ranking of heads depend on what the network has learned?"
     own = _means(model, X, pairs, direction, methods, options)
     rows = []

@@ -217,8 +217,9 @@ def placebo_runs(
 def discovery_rates(
     runs: pd.DataFrame, # what `placebo_runs` gave
     alpha: float = .05, # level at which something counts as discovered
-) -> dict: # triples, replicates; for 'bh' and 'max_t' the share of runs with a discovery, its se, and p
-    "Any-discovery rates of placebo runs."
+    # triples, replicates; for 'bh' and 'max_t' the share of runs with a discovery, its Monte Carlo se, and p
+) -> dict:
+    "Any-discovery rates of placebo runs; p is the chance of so many or more if the rate is alpha."
     replicates = runs.run.nunique()
     rates = {}
     for name, column in (("bh", "q"), ("max_t", "p_max_t")):

@@ -447,7 +447,8 @@ class Dataset:
     classes: tuple # class index -> name in the archive; its length is the number of model outputs
     source: str # where the files were found
     checksums: dict # file name -> SHA-256
-    settings: dict # options, and what was done: lengths, gaps filled, copies, mean and sd of each channel
+    # length, method, standardise, reindex; original_lengths, resampled, averaged, imputed, copies, mean, sd
+    settings: dict
 
     def __repr__(self):
         n_train, steps, channels = self.X_train.shape

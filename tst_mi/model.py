@@ -146,7 +146,7 @@ class Block(_AroundAttention):
 class Pooling:
     "How a stream becomes one vector."
     whole: Callable # stream (..., T, D), mask (..., T) or None -> (..., D)
-    # stream (P, T, D), tokens (P, V, B, D), mask (P, T) or None, positions (B,) -> (P, V, B, D)
+    # stream (P, T, D), tokens (P, V, B, D), mask as above, positions (B,) -> (P, V, B, D); None: no shortcut
     one_token: Callable | None = None
 
     def __call__(self, x, mask): return self.whole(x, mask)
@@ -1121,7 +1121,8 @@ def model_for(
     progress: bool = True, # show a bar while training
     **settings, # of the data (`PREPARATION`) or a training (as in `fit`); if any, the shipped one is not used
 ) -> tuple[TimeSeriesTransformer, Dataset, dict]: # model in eval mode, its data, description with `same_data`
-    "A trained model and its data, training only if there is no checkpoint."
+    """A trained model and its data, training only if there is no checkpoint.
+    `same_data` in the description: was it trained on these very files?"""
     _check_names("model_for", settings, (*PREPARATION, *_TRAINING, *_SHAPE))
     prepared = {k: v for k, v in settings.items() if k in PREPARATION}
     training = {k: v for k, v in settings.items() if k not in PREPARATION}

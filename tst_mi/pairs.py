@@ -106,7 +106,8 @@ def _composition(y, predicted, table):
     def count(rows):
         return np.bincount(y[rows], minlength=y.max() + 1)
     counts = {"correct": count(predicted == y), "wrong": count(predicted != y)}
-    counts |= {role: count(table[role].to_numpy()) for role in _ROLES}
+    serving = {role: table[role].to_numpy() for role in _ROLES}
+    counts |= {role: count(rows[rows >= 0]) for role, rows in serving.items()}
     composition = pd.DataFrame(counts)
     present = np.isin(composition.index, y)
     return composition[present].rename_axis("class").reset_index()
@@ -420,14 +421,15 @@ def make_pairs(
     direction: str | None = None, # of the design; None: its only one ('error' has 'denoising' and 'noising')
     max_pairs: int = 200, # triples at most
     seed: int = 0, # of the matching; another seed gives another matching
-    # one of the design's, by default its first; 'all': donors by true class (noising: its source is an error)
+    # one of the design's, by default its first; with 'all', donors by true class whatever the prediction
     selection: str | None = None,
     # 1: each instance serves once; more: pairs of donors per base (noising: bases per pair of donors)
     reuse: int = 1,
     stratify: bool = False, # go round the pairs of classes instead of drawing them as they come
     exclude: np.ndarray | None = None, # (N,) True for instances that may not serve, e.g. `copies` of others
 ) -> Pairs: # raises `ValueError` if there is none, or fewer than 6 effective clusters under reuse
-    "Assign bases, sources and control sources, by default each instance serving once."
+    """Assign bases, sources and control sources, by default each instance serving once.
+    In noising the source is an error with either selection."""
     if torch.is_tensor(logits):
         logits = logits.detach().cpu()
     y = np.asarray(y)

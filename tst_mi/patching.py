@@ -89,6 +89,8 @@ def _states(thing, name, about):
 def _declares(block, shortcut):
     "Does a layer's attention declare a shortcut?"
     attn = getattr(block, "attn", None)
+    if attn is None:
+        return False
     about = ("heads", "qkv", "pattern_and_values", "out", "forward")
     return _states(attn, "shortcuts", about) and shortcut in attn.shortcuts
 
@@ -1884,7 +1886,8 @@ def _result(site, donors, pairs, coords, info, base, own, patched):
 # %% ../nbs/20_patching.ipynb #152ebf2b
 @torch.no_grad()
 def sweep(
-    model: nn.Module, # in eval mode; takes the fast path if it has one, unless heads or call are given
+    # in eval mode; the fast path if it has one and neither heads nor call are given, else the generic path
+    model: nn.Module,
     X: np.ndarray, # (N, T, C) instances that the pairs refer to by row number
     pairs: pd.DataFrame, # one row per pair; columns 'base' and each of `donors`
     site: str = "head", # a key of `SITES`
@@ -1894,12 +1897,14 @@ def sweep(
     positions: list | None = None, # positions to patch, for sites that end in _pos; None for all
     mask: np.ndarray | None = None, # (N, T) True where a step is real; None: all are
     reference: np.ndarray | None = None, # rows of X to average for 'mean'; None: all
-    chunk: int | None = None, # pairs traced at a time; bounds memory only; None: 64, fewer for long series
+    # pairs traced at a time; bounds memory, does not change the result; None: 64, fewer for long series
+    chunk: int | None = None,
     path: str = "auto", # 'fast', 'generic' or 'auto'
     heads: dict | None = None, # generic path: names of output projections -> number of heads; None finds them
     call: Callable | None = None, # generic path: how to run the model, (model, x, mask) -> logits
     resume: str | Path | None = None, # folder for finished chunks
-    alter: Callable | None = None, # (layer, base z (P, T, H, E), donor -> z, rows (P, 1 + D)) -> donor -> z
+    # (layer, base's z (P, T, H, E), donor -> z, rows of base and donors (P, 1 + D)) -> donor -> z to put in
+    alter: Callable | None = None,
     progress: bool = False, # show a bar
 ) -> Sweep: # raises `ValueError` on bad input
     "Patch every layer and variant of a site, for every pair and donor."

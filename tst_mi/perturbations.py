@@ -88,7 +88,8 @@ def perturb(
     kind: str, # a key of `GRID`
     strength: float, # see the table above; 0 changes nothing
     seed: int = 0, # of noise, warp and direction, which do not depend on the strength
-    scale: np.ndarray | None = None, # (C,) what one s.d. of 'gaussian' is; None: the channel's in each series
+    # (C,) for 'gaussian': what one s.d. of each channel is; None: its s.d. in each series
+    scale: np.ndarray | None = None,
 ) -> np.ndarray: # (N, T, C), of X's dtype
     "Perturbed copies of all instances, each on its own."
     X = np.asarray(X)
@@ -127,7 +128,8 @@ def preservation(
     seeds: tuple = (0, 1, 2), # of the perturbations
     scale: np.ndarray | None = None, # as in `perturb`
     level: float = .95, # coverage of the interval
-) -> pd.DataFrame: # one row per kind and strength: see `COLUMNS`
+    # kind, strength, unchanged, unchanged_lo, unchanged_hi, accuracy, margin: see `COLUMNS`
+) -> pd.DataFrame:
     "How many predictions does each perturbation leave as they were?"
     if not len(seeds):
         raise ValueError("seeds is empty; at least one is needed")

@@ -45,7 +45,8 @@ def _check_table(x):
 def unit_sums(
     x: np.ndarray, # (P, U) one row per pair, one column per head
     cluster: np.ndarray | None = None, # (P,) cluster of each pair; None: all pairs are independent
-) -> tuple: # sums of each independent unit (G, U), its pairs (G,); `ValueError` on what cannot be tested
+    # sums over the pairs of each independent unit (G, U), pairs of each (G,); `ValueError` if not testable
+) -> tuple:
     "From pairs to independent units."
     x = np.asarray(x, dtype=np.float64)
     _check_table(x)
@@ -722,7 +723,8 @@ def compare_rankings(
     level: float = .95, # coverage
     n_boot: int = 500, # resamples
     seed: int = 0, # of cuts and resamples
-) -> pd.DataFrame: # per_pair, dataset (means), across_halves, ceiling, ratio, each with _lo, _hi; undefined
+    # per_pair, dataset (means on the same pairs), across_halves, ceiling, ratio, with _lo, _hi; undefined
+) -> pd.DataFrame:
     """Do two sets of effects rank the heads alike:
     in single pairs, in the mean, and relative to the noise ceiling?"""
     options = dict(cluster=cluster, level=level, n_boot=n_boot, seed=seed)
@@ -1157,8 +1159,9 @@ def variance_components(
     x: np.ndarray, # (P, U) one row per pair, one column per head
     label: np.ndarray, # (P,) label class of each pair
     cluster: np.ndarray | None = None, # (P,) cluster of each pair; None: all pairs are independent
-) -> pd.DataFrame: # per head: var_class, var_cluster, var_pair, icc, design_effect, effective_n; NaN: unknown
-    "How much of the variance lies between classes, clusters and pairs."
+    # var_class, var_cluster, var_pair, icc, design_effect, effective_n; NaN where a level cannot be told
+) -> pd.DataFrame:
+    "How much of the variance of each column of x lies between classes, clusters and pairs."
     x = np.asarray(x, dtype=float)
     label = np.asarray(label)
     cluster = _labels(cluster, len(x))
@@ -1204,8 +1207,9 @@ def heterogeneity(
     label: np.ndarray, # (P,) label class of each pair
     cluster: np.ndarray | None = None, # (P,) cluster of each pair; None: all pairs are independent
     least: int = 5, # units that a class needs to be compared
-) -> pd.DataFrame: # per head: i2, tau (s.d. of class means beyond chance), p_classes, classes; NaN if under 2
-    "Do classes differ in their mean effect?"
+    # i2, tau (s.d. of class means beyond chance), p_classes, classes compared; NaN if fewer than two classes
+) -> pd.DataFrame:
+    "Do classes differ in their mean effect? One row per column of x."
     x = np.asarray(x, dtype=float)
     label = np.asarray(label)
     cluster = _labels(cluster, len(x))
@@ -1311,7 +1315,7 @@ def detectable(
     target: float = .8, # power
     alpha: float = .05, # false discovery rate
     **simulation, # replicates, n_flips, seed: as in `power`
-) -> pd.DataFrame: # per head: mde, and mde_t of a t-test, in units of x; infinite where no effect would do
+) -> pd.DataFrame: # per head: mde, mde_t of the t-test, in the unit of x; infinite where no effect would do
     "Minimum detectable effect of a head that is the only effective one."
     x = np.asarray(x, dtype=float)
     _, size, se = _centred(x, cluster)

@@ -20,7 +20,7 @@ from torch import nn
 
 from .artifacts import fingerprint, to_plain
 from .data import copies
-from .metrics import Effect, effect, negative_control, primary
+from .metrics import Effect, effect, negative_control, primary, tested
 from .pairs import DESIGNS, Pairs, make_pairs, split_pairs
 from .patching import Sweep, _check_form, _series, check_logits, model_logits, sweep
 from tst_mi.statistics import (
@@ -147,10 +147,6 @@ def judged(
     return _infer(values, q.gap, pairs.table.cluster.to_numpy(), settings, contrast, pairs.selected)
 
 # %% ../nbs/35_analysis.ipynb #c8ae5fdb
-def _tested(swept, direction):
-    "The primary quantity, or the source's effect where there is no control source."
-    return primary(swept, direction) if "control" in swept.patched else effect(swept, direction)
-
 def _uninvolved(swept, direction):
     "Values of the negative control, or NaN where there is no control source."
     if "control" in swept.patched:
@@ -179,7 +175,7 @@ def judge(
     table = pairs.table
     contrast = "control" in swept.patched
     sites = sites_of(swept)
-    q = _tested(swept, pairs.direction)
+    q = tested(swept, pairs.direction)
     cluster = table.cluster.to_numpy()
     label = table.label.to_numpy()
     values = q.values.reshape(len(table), len(sites))
@@ -190,8 +186,8 @@ def judge(
     heads = heads.assign(balanced_mean=_balanced(values, label), **donors, **negative)
     gaps = table.assign(gap=q.gap, source_gap=effect(swept, pairs.direction).gap)
     long = _by_triple(table.pair.to_numpy(), sites, _columns(q, effects, n))
-    tested = contrast and not pairs.selected
-    planning = _planning(values, q.gap, label, cluster, sites, tested, settings)
+    testable = contrast and not pairs.selected
+    planning = _planning(values, q.gap, label, cluster, sites, testable, settings)
     return dict(heads=heads, pairs=gaps, effects=long, **planning)
 
 # %% ../nbs/35_analysis.ipynb #88c5b99b

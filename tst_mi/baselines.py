@@ -22,7 +22,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .analysis import Analysis, check_origin, tested_quantity
-from .metrics import effect, primary
+from .metrics import tested
 from .model import TimeSeriesTransformer, fit, require_eval, rounding
 from .pairs import check_direction
 from .patching import has_fast_path, sweep
@@ -344,18 +344,13 @@ def attribute(
     return {m: found[m] for m in methods}
 
 # %% ../nbs/60_baselines.ipynb #2aadb020
-def _tested(swept, direction):
-    "What patching tests, of a sweep."
-    controlled = "control" in swept.patched
-    return primary(swept, direction) if controlled else effect(swept, direction)
-
 def completeness_error(
     model: nn.Module, X: np.ndarray, pairs: pd.DataFrame, direction: str, # as in `attribute`
     attributions: np.ndarray, # (P, L*H) of integrated_gradients
 ) -> np.ndarray: # (L,) RMS error of the sum over heads, relative to the exact patch of the layer's heads
     "By how much integrated gradients miss completeness."
     swept = sweep(model, X, pairs, site="layer", donors=_donors(pairs))
-    exact = _tested(swept, direction).values
+    exact = tested(swept, direction).values
     missed = attributions.reshape(*exact.shape, -1).sum(2) - exact
     return np.sqrt((missed**2).mean(0)/np.maximum((exact**2).mean(0), 1e-30))
 
@@ -505,7 +500,7 @@ def trained_on_shuffled(
 def _means(model, X, pairs, direction, methods, options):
     "Mean over triples of patching and each method, (L, H) each."
     swept = sweep(model, X, pairs, donors=_donors(pairs))
-    found = {"patching": _tested(swept, direction).values}
+    found = {"patching": tested(swept, direction).values}
     found |= attribute(model, X, pairs, direction, methods, **options)
     by_layer = (len(pairs), len(model.blocks), -1)
     return {name: values.reshape(by_layer).mean(0) for name, values in found.items()}

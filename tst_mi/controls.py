@@ -28,7 +28,7 @@ def _permuted(table, perm):
     "Donors replaced by other instances, drawn without replacement; labels stay."
     return table.assign(source=perm[table.source], control=perm[table.control])
 
-def _tested(q, many, settings):
+def _test_each(q, many, settings):
     "One row per run and head: the test of each head in each matching."
     rows = []
     for run, (part, pairs) in enumerate(zip(split_effect(q, many), many)):
@@ -65,7 +65,7 @@ def _put_to_test(model, X, y, settings, runs, name, change, progress, patch):
     for direction, many in matched.items():
         table = pd.concat([change(pairs.table, run) for run, pairs in enumerate(many)])
         q = primary(sweep(model, X, table, progress=progress, **patch), direction)
-        parts.append(_tested(q, many, settings).assign(control=name, direction=direction))
+        parts.append(_test_each(q, many, settings).assign(control=name, direction=direction))
     return pd.concat(parts, ignore_index=True)
 
 # %% ../nbs/36_controls.ipynb #2c34d1f1
@@ -211,7 +211,7 @@ def placebo_runs(
                          f"{LEAST_UNITS} are needed to test anything")
     table = pd.concat([pairs.table for pairs in many])
     swept = sweep(model, X, table, progress=progress, **patch)
-    return _tested(donor_contrast(swept, "contrast"), many, settings)
+    return _test_each(donor_contrast(swept, "contrast"), many, settings)
 
 # %% ../nbs/36_controls.ipynb #0a90c9d8
 def discovery_rates(

@@ -14,7 +14,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .analysis import Analysis, check_origin
-from .metrics import effect, primary
+from .metrics import effect, tested
 from .patching import model_logits, sweep
 from .perturbations import GRID, perturb
 from .statistics import compare_rankings, row_correlations
@@ -58,10 +58,10 @@ def _measure(model, X, table, direction, site, patch):
     contrast = (table.control >= 0).all()
     donors = ("source", "control") if contrast else ("source",)
     swept = sweep(model, X, table, site=site, donors=donors, **patch)
-    tested = primary(swept, direction) if contrast else effect(swept, direction)
+    q = tested(swept, direction)
     probability = effect(swept, direction, metric="probability")
     pairs = len(table)
-    return tested.values.reshape(pairs, -1), tested.gap, probability.values.reshape(pairs, -1)
+    return q.values.reshape(pairs, -1), q.gap, probability.values.reshape(pairs, -1)
 
 # %% ../nbs/50_stability.ipynb #fb94f5a0
 def _copies(X, kind, strength, seeds, scale, bar):

@@ -20,7 +20,7 @@ from torch import nn
 
 from .artifacts import fingerprint, to_plain
 from .data import copies
-from .metrics import Effect, effect, negative_control, primary, tested
+from .metrics import Effect, effect, negative_control, primary, tested_effect
 from .pairs import DESIGNS, Pairs, make_pairs, split_pairs
 from .patching import Sweep, _check_form, _series, check_logits, model_logits, sweep
 from tst_mi.statistics import (
@@ -175,7 +175,7 @@ def judge(
     table = pairs.table
     contrast = "control" in swept.patched
     sites = sites_of(swept)
-    q = tested(swept, pairs.direction)
+    q = tested_effect(swept, pairs.direction)
     cluster = table.cluster.to_numpy()
     label = table.label.to_numpy()
     values = q.values.reshape(len(table), len(sites))

@@ -22,7 +22,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .analysis import Analysis, check_origin, tested_quantity
-from .metrics import tested
+from .metrics import tested_effect
 from .model import TimeSeriesTransformer, fit, require_eval, rounding
 from .pairs import check_direction
 from .patching import has_fast_path, sweep
@@ -350,7 +350,7 @@ def completeness_error(
 ) -> np.ndarray: # (L,) RMS error of the sum over heads, relative to the exact patch of the layer's heads
     "By how much integrated gradients miss completeness."
     swept = sweep(model, X, pairs, site="layer", donors=_donors(pairs))
-    exact = tested(swept, direction).values
+    exact = tested_effect(swept, direction).values
     missed = attributions.reshape(*exact.shape, -1).sum(2) - exact
     return np.sqrt((missed**2).mean(0)/np.maximum((exact**2).mean(0), 1e-30))
 
@@ -500,7 +500,7 @@ def trained_on_shuffled(
 def _means(model, X, pairs, direction, methods, options):
     "Mean over triples of patching and each method, (L, H) each."
     swept = sweep(model, X, pairs, donors=_donors(pairs))
-    found = {"patching": tested(swept, direction).values}
+    found = {"patching": tested_effect(swept, direction).values}
     found |= attribute(model, X, pairs, direction, methods, **options)
     by_layer = (len(pairs), len(model.blocks), -1)
     return {name: values.reshape(by_layer).mean(0) for name, values in found.items()}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['METRICS', 'DIVERGENCES', 'pick', 'logit_difference', 'log_probability', 'probability', 'cross_entropy', 'kl',
            'symmetric_kl', 'jensen_shannon', 'Effect', 'effect', 'donor_contrast', 'crossed_contrast',
-           'negative_control', 'primary', 'tested']
+           'negative_control', 'primary', 'tested_effect']
 
 # %% ../nbs/25_metrics.ipynb #702065fd
 from dataclasses import dataclass
@@ -183,7 +183,7 @@ def primary(
     return crossed_contrast(sweep)
 
 # %% ../nbs/25_metrics.ipynb #5b1c7e02
-def tested(
+def tested_effect(
     sweep: Sweep, # with or without a control source
     direction: str, # as in `effect`
 ) -> Effect: # what a test is about: the primary quantity, or E of the source where there is no control source

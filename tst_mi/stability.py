@@ -14,7 +14,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .analysis import Analysis, check_origin
-from .metrics import effect, tested
+from .metrics import effect, tested_effect
 from .patching import model_logits, sweep
 from .perturbations import GRID, perturb
 from .statistics import compare_rankings, row_correlations
@@ -58,7 +58,7 @@ def _measure(model, X, table, direction, site, patch):
     contrast = (table.control >= 0).all()
     donors = ("source", "control") if contrast else ("source",)
     swept = sweep(model, X, table, site=site, donors=donors, **patch)
-    q = tested(swept, direction)
+    q = tested_effect(swept, direction)
     probability = effect(swept, direction, metric="probability")
     pairs = len(table)
     return q.values.reshape(pairs, -1), q.gap, probability.values.reshape(pairs, -1)

@@ -15,9 +15,8 @@ from torch import nn
 
 import tst_mi.model
 from tst_mi.cli import main
-from tst_mi.model import (SHIPPED, ModelConfig, TimeSeriesTransformer, _checksum, check_accuracy, check_device,
-                          convert_state, fit, from_cache, load_checkpoint, load_published, model_for, predict,
-                          save_checkpoint, split_validation, train_checkpoint)
+from tst_mi.model import ModelConfig, TimeSeriesTransformer, check_device, convert_state, load_published, predict
+from tst_mi.training import SHIPPED, _checksum, check_accuracy, fit, from_cache, load_checkpoint, model_for, save_checkpoint, split_validation, train_checkpoint
 
 SMALL = dict(d_model=8, n_heads=2, n_layers=1, d_ff=8)
 TINY = dict(progress=False, epochs=1, batch_size=4, **SMALL)

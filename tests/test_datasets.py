@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tst_mi.analysis import Settings, analyse
-from tst_mi.model import model_for
+from tst_mi.training import model_for
 
 TINY = dict(progress=False, epochs=2, batch_size=32, d_model=8, n_heads=2, n_layers=1, d_ff=8)
 

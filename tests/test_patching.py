@@ -11,7 +11,10 @@ from torch import nn
 
 import tst_mi.patching as patching
 from tst_mi.model import POOLINGS, Attention, ModelConfig, Pooling, TimeSeriesTransformer, rounding
-from tst_mi.patching import PROTOCOL, SITES, find_heads, has_fast_path, missing_members, model_logits, sweep
+from tst_mi.fast import has_fast_path, missing_members
+from tst_mi.hooks import PROTOCOL, SITES, find_heads
+from tst_mi.inputs import model_logits
+from tst_mi.patching import sweep
 
 pytestmark = pytest.mark.filterwarnings("ignore:in torch.*rounding may move")  # random networks with hardly any effect
 

@@ -17,7 +17,7 @@ from tst_mi.analysis import COLUMNS, SCHEMA, undocumented
 from tst_mi.artifacts import differing, manifest
 from tst_mi.cli import main
 from tst_mi.data import load_dataset
-from tst_mi.model import train_checkpoint
+from tst_mi.training import train_checkpoint
 
 QUICK = dict(max_pairs=32, n_boot=200, matchings=2, control_runs=1, placebo_runs=2, perturbation_seeds=0, ig_steps=0)
 

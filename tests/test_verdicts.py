@@ -9,7 +9,8 @@ import torch
 from tst_mi import analysis, controls, statistics
 from tst_mi.analysis import Settings, analyse, confirm, recurrence
 from tst_mi.controls import Rotation, placebo_runs, rejection_rates, rotated, scrambled
-from tst_mi.model import ModelConfig, TimeSeriesTransformer, fit, predict
+from tst_mi.model import ModelConfig, TimeSeriesTransformer, predict
+from tst_mi.training import fit
 from tst_mi.pairs import make_pairs
 from tst_mi.statistics import LEAST_UNITS, PValues, detectable, infer, mean_test, power, sign_flip, units_needed
 

@@ -17,16 +17,30 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-
 from .artifacts import fingerprint, to_plain
 from .data import copies
+from .inputs import _as_series, _check_form, check_logits, model_logits
 from .metrics import Effect, effect, negative_control, primary, tested_effect
 from .pairs import DESIGNS, Pairs, make_pairs, split_pairs
-from .patching import Sweep, _check_form, _series, check_logits, model_logits, sweep
+from .patching import Sweep, sweep
 from tst_mi.statistics import (
-    LEAST_UNITS, VERDICTS, adjust, bootstrap, cliff_delta, detectable, fewest_discoveries, heterogeneity,
-    infer, mean_test, smallest_p, standardised_differences, unit_sums, units_needed, variance_components,
-    verdict)
+    LEAST_UNITS,
+    VERDICTS,
+    adjust,
+    bootstrap,
+    cliff_delta,
+    detectable,
+    fewest_discoveries,
+    heterogeneity,
+    infer,
+    mean_test,
+    smallest_p,
+    standardised_differences,
+    unit_sums,
+    units_needed,
+    variance_components,
+    verdict,
+)
 
 # %% ../nbs/35_analysis.ipynb #126550d6
 _LEAST = {"seed": 0, "max_pairs": 2, "n_boot": 100, "n_flips": 100, "reuse": 1, "power_runs": 0}
@@ -292,7 +306,7 @@ def check_origin(
 # %% ../nbs/35_analysis.ipynb #f348a53a
 def _series_print(X):
     "Fingerprint of series, in single precision."
-    return fingerprint(_series(X).astype(np.float32))
+    return fingerprint(_as_series(X).astype(np.float32))
 
 def _check_labels(pairs, y, what):
     "Refuse pairs that were matched on other labels, or whose rows were changed since."

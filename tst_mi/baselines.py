@@ -20,13 +20,14 @@ from captum.attr import LayerConductance, LayerGradientXActivation, LayerIntegra
 from scipy.stats import spearmanr
 from torch import nn
 from tqdm.auto import tqdm
-
 from .analysis import Analysis, check_origin, tested_quantity
+from .fast import has_fast_path
 from .metrics import tested_effect
-from .model import TimeSeriesTransformer, fit, require_eval, rounding
+from .model import TimeSeriesTransformer, require_eval, rounding
 from .pairs import check_direction
-from .patching import has_fast_path, sweep
+from .patching import sweep
 from .statistics import bootstrap, compare_rankings
+from .training import fit
 
 # %% ../nbs/60_baselines.ipynb #d6f5da02
 def _donors(pairs):

@@ -8,7 +8,16 @@ __all__ = ['WHOLE', 'OR_NONE', 'SETTINGS', 'COUNTS', 'parser_of', 'options_of', 
            'check_names', 'run_report', 'main']
 
 # %% ../nbs/90_cli.ipynb #0ae9a16b
-import argparse, ast, builtins, difflib, inspect, json, re, sys, threading, traceback
+import argparse
+import ast
+import builtins
+import difflib
+import inspect
+import json
+import re
+import sys
+import threading
+import traceback
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.resources import files
@@ -16,8 +25,16 @@ from pathlib import Path
 from typing import get_args
 
 from . import __version__
-from .artifacts import (MANIFEST, ROOM, cache_dir, check_folder, check_place, publish, staging,
-                              whole_file)
+from tst_mi.artifacts import (
+    MANIFEST,
+    ROOM,
+    cache_dir,
+    check_folder,
+    check_place,
+    publish,
+    staging,
+    whole_file,
+)
 
 # %% ../nbs/90_cli.ipynb #b266b664
 def _short(text):
@@ -207,7 +224,7 @@ def check_cache(
     trained: bool = False, # will a model be trained, whatever there is?
 ) -> None: # raises `ValueError`
     "Refuse to train a model that could not be kept."
-    from tst_mi.model import SHIPPED
+    from tst_mi.training import SHIPPED
     ships = (SHIPPED/f"{dataset}.safetensors").exists()
     kept = ships or any(cache_dir("models").glob(f"{dataset}-*.safetensors"))
     if kept and not trained: return
@@ -336,7 +353,7 @@ def run_report(
 ) -> list[Path]: # files in out_dir/dataset: tables, figures, then the executed notebook and the HTML page
     "Run the report notebook on one dataset."
     import nbformat
-    from tst_mi.model import model_for
+    from tst_mi.training import model_for
     defaults = {name: default for name, (_, default, _) in report_parameters().items()}
     refuse_unknown(parameters, list(defaults))
     values = defaults | parameters | {"dataset": dataset}
@@ -391,7 +408,8 @@ def _report(args):
 # %% ../nbs/90_cli.ipynb #d04eddf8
 def _train_options(parser):
     from tst_mi.data import load_dataset
-    from tst_mi.model import PREPARATION, ModelConfig, fit, model_for
+    from tst_mi.model import ModelConfig
+    from tst_mi.training import PREPARATION, fit, model_for
     _add_dataset(parser)
     parser.add_argument("--path", type=Path, metavar="FILE.safetensors", action=_Once,
                         default=argparse.SUPPRESS, help="also put a copy of the checkpoint here")
@@ -411,14 +429,14 @@ def _check_copy(path):
 
 def _origin(path, before, info):
     "Where a checkpoint is from, in words; `before`: those that there were already."
-    from tst_mi.model import SHIPPED
+    from tst_mi.training import SHIPPED
     if path.parent == SHIPPED: return "the checkpoint that ships"
     if path in before: return "trained before"
     return f"trained for {info['epochs']} epochs"
 
 # %% ../nbs/90_cli.ipynb #a6ac80e3
 def _train(args):
-    from tst_mi.model import SHIPPED, model_for
+    from tst_mi.training import SHIPPED, model_for
     given = _given(args, args.options)
     copy = getattr(args, "path", None)
     check_paths(given)
@@ -451,7 +469,7 @@ def _look_at(name, args, given):
     "A table of what a dataset gives; it is printed too, unless comma-separated values are wanted."
     import pandas as pd
     from tst_mi.analysis import prospects
-    from tst_mi.model import model_for
+    from tst_mi.training import model_for
     model, data, info = model_for(name, progress=args.progress, **given)
     heads = model.config.n_layers*model.config.n_heads
     pairs = prospects(model, data.X_test, data.y_test, heads)
@@ -492,7 +510,7 @@ _CALIBRATED = ("seed", "max_pairs", "alpha", "n_flips")  # settings of an analys
 def _calibrate_options(parser):
     from tst_mi.analysis import Settings
     from tst_mi.controls import calibrate
-    from tst_mi.model import model_for
+    from tst_mi.training import model_for
     _add_dataset(parser)
     _add(parser, options_of(calibrate, only=("replicates",)))
     default = inspect.signature(calibrate).parameters["settings"].default
@@ -513,7 +531,7 @@ def _verdict(row):
 # %% ../nbs/90_cli.ipynb #4281eb06
 def _calibrate(args):
     from tst_mi.controls import calibrate
-    from tst_mi.model import model_for
+    from tst_mi.training import model_for
     settings = replace(args.settings, **_given(args, _CALIBRATED))
     given = _given(args, ["replicates"])
     source = _given(args, ["checkpoint", "data_dir"])

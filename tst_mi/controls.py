@@ -15,7 +15,6 @@ import torch
 from scipy.stats import binom
 from torch import nn
 from tqdm.auto import tqdm
-
 from .analysis import Settings, check_inputs, rematched, sites_of, split_effect
 from .metrics import donor_contrast, primary
 from .model import _whole

@@ -15,7 +15,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
-
 from .analysis import tested_quantity
 
 # %% ../nbs/70_figures.ipynb #47b304dc

@@ -13,7 +13,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
-
 from .analysis import tested_quantity
 from .figures import COLOURS, COLUMN, PAGE, STYLE, role_text
 

@@ -16,7 +16,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-
 from .analysis import SCHEMA
 from .artifacts import check_folder, differing, publish, recover
 from .figures import COLUMN, PAGE, STYLE, control_null, forest, head_importance

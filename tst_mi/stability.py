@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from torch import nn
 from tqdm.auto import tqdm
-
 from .analysis import Analysis, check_origin
+from .inputs import model_logits
 from .metrics import effect, tested_effect
-from .patching import model_logits, sweep
+from .patching import sweep
 from .perturbations import GRID, perturb
 from .statistics import compare_rankings, row_correlations
 

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tst_mi import patching
+from tst_mi import fast, hooks
 from tst_mi.model import ModelConfig, TimeSeriesTransformer
 from tst_mi.patching import sweep
 
@@ -153,18 +153,18 @@ def where_time_goes(repeats: int) -> pd.DataFrame:
     torch.manual_seed(0)
     torch.zeros(7*2**20)  # once freed, the C library keeps memory of this size instead of asking the system anew, as it does during a sweep
     model, H, T = TimeSeriesTransformer(CONFIG).eval(), CONFIG.n_heads, CONFIG.length
-    layers, last, _ = patching._trace(model, torch.randn(2, T, CONFIG.n_channels), None)
-    base, donor = ([patching.Trace(*(v[i:i + 1] for v in layer)) for layer in layers] for i in (0, 1))
+    layers, last, _ = hooks._trace(model, torch.randn(2, T, CONFIG.n_channels), None)
+    base, donor = ([hooks.Trace(*(v[i:i + 1] for v in layer)) for layer in layers] for i in (0, 1))
     block, at = model.blocks[1], torch.arange(2**18//(T*CONFIG.d_model)//H)
-    leaving = patching._leaving("head", model.blocks[0], base[0], donor[0])
-    stream = patching._attend_one(block, base[1], leaving[:, :, at], None, at)
+    leaving = fast._head_stream(model.blocks[0], base[0], donor[0])
+    stream = fast._attend_one(block, base[1], leaving[:, :, at], None, at)
     rows = stream.flatten(0, 2)
     qkv = block.attn.qkv(block.attention_input(base[1].x))
     own = tuple(w.unflatten(2, (H, len(at))) for w in block.attn.qkv(block.attention_input(leaving[:, :, at]).flatten(1, 2)))
-    pieces = {"patched layer, its own token (per position)": (lambda: patching._leaving("head", block, base[0], donor[0]), H*T),
-              "next layer, one token changed: all": (lambda: patching._attend_one(block, base[1], leaving[:, :, at], None, at), len(rows)),
-              "next layer: attention without each position": (lambda: patching._without_each(*qkv, None, at), len(rows)),
-              "next layer: the changed token's q, k, v and own attention": (lambda: (block.attn.qkv(leaving[:, :, at].flatten(1, 2)), patching._own_attention(*own, *qkv[1:], None, at)), len(rows)),
+    pieces = {"patched layer, its own token (per position)": (lambda: fast._head_stream(block, base[0], donor[0]), H*T),
+              "next layer, one token changed: all": (lambda: fast._attend_one(block, base[1], leaving[:, :, at], None, at), len(rows)),
+              "next layer: attention without each position": (lambda: fast._without_each(*qkv, None, at), len(rows)),
+              "next layer: the changed token's q, k, v and own attention": (lambda: (block.attn.qkv(leaving[:, :, at].flatten(1, 2)), fast._own_attention(*own, *qkv[1:], None, at)), len(rows)),
               "next layer: output projection": (lambda: block.attn.out_proj(rows), len(rows)),
               "next layer: feed-forward part": (lambda: block.mlp(rows), len(rows)),
               "next layer: two normalisations": (lambda: block.finish(rows, rows) if block.norm_first else (block.norm1(rows), block.norm2(rows)), len(rows)),

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import tst_mi.patching as patching
+from tst_mi import fast as fast_module, patching
 from tst_mi.model import POOLINGS, Attention, ModelConfig, Pooling, TimeSeriesTransformer, rounding
-from tst_mi.fast import has_fast_path, missing_members
+from tst_mi.fast import FAST, has_fast_path, missing_members
 from tst_mi.hooks import PROTOCOL, SITES, find_heads
 from tst_mi.inputs import model_logits
 from tst_mi.patching import sweep
@@ -99,7 +99,7 @@ CONFIG = dict(n_channels=2, length=6, n_classes=3, d_model=8, n_heads=2, n_layer
 RNG = np.random.default_rng(0)
 SERIES = RNG.normal(size=(10, 6, 2)).astype(np.float32)
 PAIRS = pd.DataFrame(RNG.permutation(10)[:8].reshape(4, 2), columns=["base", "source"])
-POS = [site for site in SITES if site.endswith("_pos")]
+POS = [name for name, site in SITES.items() if site.one_position]
 SETS = [[(0, 0), (1, 1)], [(1, 0)]]
 
 
@@ -165,7 +165,7 @@ def test_what_is_not_declared_is_patched_step_by_step(kind, holds, site):
     "Nothing is declared by a class that overrides what attention computes and says nothing (None)."
     model = with_attention(kind, shortcuts=holds)
     ours = swept(model, site)
-    relies = {s for s, used in (("mixing", site in ("head", "head_pos", "set")), ("one_token", site in POS)) if used}
+    relies = {s for s, used in (("mixing", SITES[site].activation == "z"), ("one_token", site in POS)) if used}
     assert ours.info["path"] == ("fast" if relies <= (holds or set()) else "steps")
     assert difference(ours, swept(model, site, path="generic")) <= EXACT
 
@@ -176,12 +176,23 @@ def test_influence_needs_the_mixing_of_heads():
     with pytest.raises(ValueError, match="declare 'mixing'"): patching.head_influence(with_attention(Doubled, shortcuts=()), SERIES, PAIRS)
 
 
-@pytest.mark.parametrize("site, name", [("head", "_per_head"), ("projection_slice", "_per_slice"), ("layer", "_after_attention"), ("mlp", "_leaving"), ("head_pos", "_own_attention")])
-def test_the_check_sees_a_mistake_of_a_millionth(monkeypatch, site, name):
+def off(f): return lambda *inputs: f(*inputs)*(1 + 1e-6)
+
+
+@pytest.mark.parametrize("site", [name for name, fast_way in FAST.items() if fast_way.stream])
+def test_the_check_sees_a_mistake_of_a_millionth_in_every_site(monkeypatch, site):
     "Of a network in single precision too, since it is a copy in double precision that is checked."
-    model, right = random_model(ModelConfig(**CONFIG)), getattr(patching, name)
+    model = random_model(ModelConfig(**CONFIG))
     swept(model, site)
-    monkeypatch.setattr(patching, name, lambda *inputs: right(*inputs)*(1 + 1e-6))
+    monkeypatch.setitem(FAST, site, FAST[site]._replace(stream=off(FAST[site].stream)))
+    with pytest.raises(ValueError, match="rounding explains"): swept(model, site)
+
+
+@pytest.mark.parametrize("site, name", [("set", "_per_head"), ("head_pos", "_own_attention")])
+def test_the_check_sees_a_mistake_of_a_millionth(monkeypatch, site, name):
+    model, right = random_model(ModelConfig(**CONFIG)), getattr(fast_module, name)
+    swept(model, site)
+    monkeypatch.setattr(fast_module, name, off(right))
     with pytest.raises(ValueError, match="rounding explains"): swept(model, site)
 
 

@@ -19,13 +19,16 @@ import torch
 from torch import nn
 
 from .artifacts import fingerprint, to_plain
+from .bootstrap import bootstrap, limit_columns
 from .data import copies
+from .effect_sizes import cliff_delta, standardised_differences
+from .flips import adjust, unit_sums
 from .metrics import Effect, effect, negative_control, primary, tested_effect
 from .pairs import DESIGNS, Pairs, make_pairs, split_pairs
 from .patching import Sweep, _check_form, _series, check_logits, model_logits, sweep
+from .planning import detectable, heterogeneity, units_needed, variance_components
 from tst_mi.statistics import (
-    LEAST_UNITS, VERDICTS, adjust, bootstrap, cliff_delta, detectable, fewest_discoveries, heterogeneity,
-    infer, mean_test, smallest_p, standardised_differences, unit_sums, units_needed, variance_components,
+    LEAST_UNITS, VERDICTS, equivalence_margin, fewest_discoveries, flips_needed, infer, mean_test, smallest_p,
     verdict)
 
 # %% ../nbs/35_analysis.ipynb #126550d6
@@ -43,10 +46,9 @@ def _check_alpha(alpha, n_flips):
     "A false discovery rate that so many resamples can reach."
     if not isinstance(alpha, Real) or not 0 < alpha < .5:
         raise ValueError(f"alpha is {alpha!r}; it must lie between 0 and 0.5")
-    if 2/(n_flips + 1) > alpha:
-        needed = int(np.ceil(2/alpha))
+    if smallest_p(np.inf, n_flips) > alpha:
         raise ValueError(f"n_flips is {n_flips}, which cannot give a p-value of {alpha}; "
-                         f"it must be at least {needed}")
+                         f"it must be at least {flips_needed(alpha)}")
 
 # %% ../nbs/35_analysis.ipynb #ae5f9737
 @dataclass(frozen=True)
@@ -126,13 +128,13 @@ def _donors(swept, direction, cluster, enough, settings):
     else:
         table |= dict.fromkeys(("control_mean", "control_lo", "control_hi"), np.nan)
     if not enough:
-        table |= {column: np.nan for column in table if column.endswith(("_lo", "_hi"))}
+        table |= dict.fromkeys(limit_columns(table), np.nan)
     return table, effects
 
 # %% ../nbs/35_analysis.ipynb #1d5463fa
 def _infer(values, gap, cluster, settings, contrast, selected):
-    "`infer` as settings say; the margin of equivalence is a tenth of an equal share."
-    margin = .1/values.shape[1]
+    "`infer` as settings say."
+    margin = equivalence_margin(values.shape[1])
     return infer(values, gap, margin, cluster, settings.alpha, settings.n_boot, settings.n_flips,
                  settings.seed, contrast, selected)
 
@@ -195,7 +197,7 @@ def _planning(values, gap, label, cluster, sites, tested, settings):
     "Tables `power` and `variation`, empty if not asked for."
     if not settings.power_runs or not tested or len(sites) > 100:
         return dict(power=sites[:0], variation=sites[:0])
-    n_flips = max(1000, int(np.ceil(2*len(sites)/settings.alpha)))
+    n_flips = max(1000, flips_needed(settings.alpha, len(sites)))
     simulation = dict(
         alpha=settings.alpha, replicates=settings.power_runs, seed=settings.seed, n_flips=n_flips)
     share = gap.mean()/len(sites)

@@ -22,11 +22,12 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .analysis import Analysis, check_origin, tested_quantity
+from .bootstrap import bootstrap
 from .metrics import tested_effect
 from .model import TimeSeriesTransformer, fit, require_eval, rounding
 from .pairs import check_direction
 from .patching import has_fast_path, sweep
-from .statistics import bootstrap, compare_rankings
+from .rankings import compare_rankings, rankable
 
 # %% ../nbs/60_baselines.ipynb #d6f5da02
 def _donors(pairs):
@@ -372,17 +373,13 @@ _ENDS = ("", "_lo", "_hi")
 _JUDGED = ("per_pair", "dataset", "across_halves", "ceiling", "ratio")
 RANKED = ("statistic", *(f"{c}{e}" for c in _JUDGED for e in _ENDS), "undefined")  # as in `compare_rankings`
 
-def _rankable(x, y, units):
-    "Can the means over pairs be ranked?"
-    return units >= 8 and x.shape[1] >= 3 and np.ptp(x.mean(0)) > 0 and np.ptp(y.mean(0)) > 0
-
 def _agreement(name, x, y, cluster, statistics, level, n_boot, seed):
     "Rows of `compare` for one method; empty numbers where nothing can be ranked."
     signed = name in SIGNED
     against = x if signed else np.abs(x)
     units = len(np.unique(cluster))
     options = dict(cluster=cluster, level=level, n_boot=n_boot, seed=seed)
-    if _rankable(against, y, units):
+    if rankable(against, y, cluster):
         table = compare_rankings(against, y, statistics=statistics, **options)
     else:
         table = pd.DataFrame({"statistic": statistics}).reindex(columns=RANKED)

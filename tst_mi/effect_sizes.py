@@ -30,11 +30,13 @@ def _d(w, x):
     v = m2 - m1**2
     varies = v > 1e-12*np.maximum(m2, 1e-300)
     v = np.where(varies, v, np.nan)
-    d = m1/np.sqrt(v*n/(n - 1))
+    unbiased = v*n/(n - 1)
+    d = m1/np.sqrt(unbiased)
     skew = (m3 - 3*m1*m2 + 2*m1**3)/v**1.5
     kurtosis = (m4 - 4*m1*m3 + 6*m1**2*m2 - 3*m1**4)/v**2
     variance = 1 - skew*d + (kurtosis - 1)/4*d**2
-    return d, np.sqrt(np.maximum(variance, 1e-12)/n)
+    at_least = np.maximum(variance, 1e-12)
+    return d, np.sqrt(at_least/n)
 
 # %% ../nbs/28_effect_sizes.ipynb #ee607596
 def _by_columns(function, *arrays, columns=256):
@@ -52,10 +54,15 @@ def _d_limits(x, level, n_boot, seed):
     with np.errstate(divide="ignore", invalid="ignore"):
         for w in _weights(len(x), n_boot, np.random.default_rng(seed)):
             drawn, spread = _d(w, x)
-            t.append(np.where(np.isfinite(drawn), (drawn - d)/spread, np.sign(d)*np.inf))
+            away = (drawn - d)/spread
+            t.append(np.where(np.isfinite(drawn), away, np.sign(d)*np.inf))
         t = np.concatenate(t)
     low, high = np.quantile(t, _tails(level), axis=0, method="inverted_cdf")
-    return dict(d=hedges_j(len(x) - 1)*d, lo=d - high*se, hi=d - low*se)
+    return dict(
+        d=hedges_j(len(x) - 1)*d,
+        lo=d - high*se,
+        hi=d - low*se,
+    )
 
 # %% ../nbs/28_effect_sizes.ipynb #0604c16a
 def d_z(
@@ -77,14 +84,17 @@ def _differences(w, size, *sums):
     with np.errstate(divide="ignore", invalid="ignore"):
         vx = (x2 - x1**2)*m/(m - 1)
         vo = (o2 - o1**2)*m/(m - 1)
-        variances = [np.where(v > 1e-12*(x2 + o2), v, np.nan) for v in ((vx + vo)/2, vo)]
+        pooled = (vx + vo)/2
+        least = 1e-12*(x2 + o2)
+        variances = [np.where(v > least, v, np.nan) for v in (pooled, vo)]
         return [(x1 - o1)/np.sqrt(v) for v in variances]
 
 def _corrected(d, jack, drawn, df, tails):
     "Estimate and BCa limits (u,) of a standardised difference with Hedges' correction."
     shift = np.where(np.isfinite(drawn) | np.isnan(d), drawn - d, np.sign(d)*np.inf)
     lo, hi = _bca_limits(shift, None, None, jack, tails)
-    return [hedges_j(df)*value for value in (d[0], d[0] + lo, d[0] + hi)]
+    d = d[0]
+    return [hedges_j(df)*value for value in (d, d + lo, d + hi)]
 
 # %% ../nbs/28_effect_sizes.ipynb #9014d46e
 def _difference_limits(*sums, size, n, level, n_boot, seed):
@@ -113,7 +123,9 @@ def standardised_differences(
     x, other = _check_same(x, other, 2)
     middle = (x.mean(0) + other.mean(0))/2
     size = unit_sums(x, cluster).pairs
-    powers = (x - middle, (x - middle)**2, other - middle, (other - middle)**2)
+    x = x - middle
+    other = other - middle
+    powers = (x, x**2, other, other**2)
     sums = [unit_sums(v, cluster).sums for v in powers]
     options = dict(size=size, n=len(x), level=level, n_boot=n_boot, seed=seed)
     return _by_columns(lambda *block: _difference_limits(*block, **options), *sums)
@@ -138,7 +150,9 @@ def _sign_limits(r, parts, cluster, level):
         se = np.sqrt(G/(G - 1)*(sums**2).sum())/len(parts)
         half = stats.t.ppf(1 - q, G - 1)*se/(1 - r**2)
     z = np.arctanh(r)
-    return min(np.tanh(z - half), bound), max(np.tanh(z + half), -bound)
+    lo = np.tanh(z - half)
+    hi = np.tanh(z + half)
+    return min(lo, bound), max(hi, -bound)
 
 # %% ../nbs/28_effect_sizes.ipynb #90ce99be
 def _rank_biserial(v, cluster, level):
@@ -148,7 +162,8 @@ def _rank_biserial(v, cluster, level):
         return 0., -1., 1.
     v = v[keep]
     ranks = stats.rankdata(np.abs(v))
-    r = float((ranks*np.sign(v)).sum()/ranks.sum())
+    favourable = (ranks*np.sign(v)).sum()
+    r = float(favourable/ranks.sum())
     share = _sign_shares(v, -v)
     parts = 2*(share - share.mean())
     with np.errstate(divide="ignore"):

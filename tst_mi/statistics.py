@@ -34,22 +34,24 @@ class Test(NamedTuple):
     "A way to p-values, and how far it is trusted."
     p_values: Callable # of `Units`, shifts (K, U), resamples and seed; gives `PValues` (K, U)
     assumes: str # what its p-values rest on
-    skew_limits: dict # from so many units on -> largest |skewness| that is tested; fewer than the first: nothing
+    skew_limits: dict # from so many units on -> largest |skewness| that is tested; with fewer: nothing
     smallest_p: Callable # of the number of units and of resamples; falls as 1/(resamples + 1)
 
 def _least_of_flips(n_units, n_flips):
+    "All patterns, or the observed one among those drawn."
     return 2/2**n_units if n_units <= EXACT_LIMIT else 1/(n_flips + 1)
 
 def _least_of_resamples(n_units, n_boot):
+    "The tail that no resample reaches, counted on both sides."
     return 2/(n_boot + 1)
 
 SKEW_LIMITS = {30: .75, 40: 1.25, 60: 1.5, 100: 4., 200: np.inf}
 
 TESTS = {
     "larger of both": Test(
-        _larger_of_both, "exchangeable donors, or a lean within the limits", SKEW_LIMITS, _least_of_resamples),
+        _larger_of_both, "exchangeable donors, or little lean", SKEW_LIMITS, _least_of_resamples),
     "sign-flip": Test(_flip_test, "exchangeable donors, whatever the lean", {2: np.inf}, _least_of_flips),
-    "bootstrap-t": Test(_bootstrap_t, "units enough to learn the lean from", {100: np.inf}, _least_of_resamples),
+    "bootstrap-t": Test(_bootstrap_t, "units enough to learn the lean", {100: np.inf}, _least_of_resamples),
 }
 TEST = "larger of both"  # behind every verdict, and every power, placebo and confirmation
 LEAST_UNITS = min(TESTS[TEST].skew_limits)  # fewer give no verdict

@@ -12,7 +12,8 @@ from time import perf_counter
 
 import numpy as np
 
-from tst_mi.statistics import bootstrap, sign_flip
+from tst_mi.bootstrap import bootstrap
+from tst_mi.flips import sign_flip
 
 
 def plain_bootstrap(x, n_boot):

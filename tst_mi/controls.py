@@ -16,11 +16,12 @@ from scipy.stats import binom
 from torch import nn
 from tqdm.auto import tqdm
 from .analysis import Settings, check_inputs, rematched, sites_of, split_effect
+from .flips import adjust, unit_sums
 from .metrics import donor_contrast, primary
 from .model import _whole
 from .pairs import Pairs, placebo_pairs
 from .patching import sweep
-from .statistics import LEAST_UNITS, adjust, mean_test, unit_sums
+from .statistics import LEAST_UNITS, mean_test
 
 # %% ../nbs/36_controls.ipynb #d331648d
 def _permuted(table, perm):

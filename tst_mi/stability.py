@@ -17,7 +17,7 @@ from .inputs import model_logits
 from .metrics import effect, tested_effect
 from .patching import sweep
 from .perturbations import GRID, perturb
-from .statistics import compare_rankings, row_correlations
+from .rankings import compare_rankings, rankable, row_correlations
 
 # %% ../nbs/50_stability.ipynb #ce20d296
 def _largest(effects, count):
@@ -97,9 +97,9 @@ def _one_kind(model, X, pairs, site, perturbed, copies, patch):
     return found
 
 # %% ../nbs/50_stability.ipynb #784ac42d
-def _compared(x, y, cluster, units, options):
+def _compared(x, y, cluster, options):
     "Agreement of rankings, one row per statistic; no figures where there is too little to rank."
-    if units >= 8 and x.shape[1] >= 3 and all(np.ptp(v.mean(0)) > 0 for v in (x, *y)):
+    if rankable(x, y, cluster):
         return compare_rankings(x, y, cluster, **options)
     return pd.DataFrame({"statistic": options["statistics"]})
 
@@ -125,7 +125,7 @@ def _rows(before, after, cluster, keep, options):
         return pd.DataFrame({"statistic": statistics, "n": 0, "units": 0})
     x, gap, probability = (v[keep] for v in before)
     y, new_gap, new_probability = (v[:, keep] for v in after)
-    return _compared(x, y, cluster[keep], units, options).assign(
+    return _compared(x, y, cluster[keep], options).assign(
         n=int(keep.sum()),
         units=units,
         gap_kept=new_gap.mean()/gap.mean(),

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from tst_mi import analysis, controls, statistics
-from tst_mi.analysis import Settings, analyse, confirm, recurrence
-from tst_mi.controls import Rotation, placebo_runs, rejection_rates, rotated, scrambled
+from tst_mi import analysis, calibration, statistics
+from tst_mi.analysis import Settings, analyse
+from tst_mi.calibration import Rotation, placebo_runs, rejection_rates, rotated, scrambled
 from tst_mi.model import ModelConfig, TimeSeriesTransformer, fit, predict
 from tst_mi.pairs import make_pairs
+from tst_mi.questions import confirm, recurrence
 from tst_mi.statistics import LEAST_UNITS, PValues, detectable, infer, mean_test, power, sign_flip, units_needed
 
 LIGHT = Settings(max_pairs=40, n_boot=100, n_flips=400, power_runs=0)
@@ -52,7 +53,7 @@ def never(sums, size=None, n_flips=10_000, seed=0, shifts=None):
 
 @pytest.mark.parametrize("fake, p", [(always, 1e-9), (never, 1.)])
 def test_one_test_is_behind_everything(monkeypatch, network, mistaken, fake, p):
-    for module in (statistics, analysis, controls): monkeypatch.setattr(module, "mean_test", fake)
+    for module in (statistics, analysis, calibration): monkeypatch.setattr(module, "mean_test", fake)
     model, X, y = network
     x = np.random.default_rng(1).normal(size=(60, 3))
     gap = np.full(60, 5.)

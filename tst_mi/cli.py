@@ -450,8 +450,8 @@ def _describe(model, data, info, pairs):
 def _look_at(name, args, given):
     "A table of what a dataset gives; it is printed too, unless comma-separated values are wanted."
     import pandas as pd
-    from tst_mi.analysis import prospects
     from tst_mi.model import model_for
+    from tst_mi.questions import prospects
     model, data, info = model_for(name, progress=args.progress, **given)
     heads = model.config.n_layers*model.config.n_heads
     pairs = prospects(model, data.X_test, data.y_test, heads)
@@ -491,7 +491,7 @@ _CALIBRATED = ("seed", "max_pairs", "alpha", "n_flips")  # settings of an analys
 
 def _calibrate_options(parser):
     from tst_mi.analysis import Settings
-    from tst_mi.controls import calibrate
+    from tst_mi.calibration import calibrate
     from tst_mi.model import model_for
     _add_dataset(parser)
     _add(parser, options_of(calibrate, only=("replicates",)))
@@ -512,7 +512,7 @@ def _verdict(row):
 
 # %% ../nbs/90_cli.ipynb #4281eb06
 def _calibrate(args):
-    from tst_mi.controls import calibrate
+    from tst_mi.calibration import calibrate
     from tst_mi.model import model_for
     settings = replace(args.settings, **_given(args, _CALIBRATED))
     given = _given(args, ["replicates"])

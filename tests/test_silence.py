@@ -47,7 +47,7 @@ def first_three(asked):
 
 def test_a_design_of_ones_own_is_matched_by_its_own_rule(monkeypatch, model):
     logits = predict(model, X)
-    with pytest.raises(ValueError, match=r"design is 'mine'; it must be one of \['contrast', 'error'\]"): make_pairs(Y, logits, "mine")
+    with pytest.raises(ValueError, match=re.escape(f"design is 'mine'; it must be one of {list(DESIGNS)}")): make_pairs(Y, logits, "mine")
     mine = Design(("contrast",), ("correct",), first_three, {"contrast": "classes 0 to 2"}, "three series, one {third}", "Dx.")
     monkeypatch.setitem(DESIGNS, "mine", mine)
     pairs = make_pairs(Y, logits, "mine", max_pairs=7)

@@ -11,8 +11,7 @@ import pytest
 import torch
 from readme import ROOT
 
-from tst_mi import analysis as analyses
-from tst_mi import statistics
+from tst_mi import metrics, statistics
 from tst_mi.analysis import Settings, analyse
 from tst_mi.baselines import functional
 from tst_mi.data import Dataset
@@ -40,16 +39,17 @@ def model():
 def analysis(model): return analyse(model, X, Y, LIGHT)
 
 
-def first_three(y, predicted, direction, max_pairs, rng, everyone, reuse, stratify):
+def first_three(asked):
     "A design of one's own: bases of class 0, sources of class 1, controls of class 2."
-    of = [np.flatnonzero(y == c)[:max_pairs] for c in range(3)]
+    of = [np.flatnonzero(asked.y == c)[:asked.max_pairs] for c in range(3)]
     return [[*rows, 1, 0, 2] for rows in zip(*of)], {}
 
 
 def test_a_design_of_ones_own_is_matched_by_its_own_rule(monkeypatch, model):
     logits = predict(model, X)
-    with pytest.raises(ValueError, match=r"design is 'mine'; it must be one of \['contrast', 'error'\]"): make_pairs(Y, logits, "mine")
-    monkeypatch.setitem(DESIGNS, "mine", Design(("contrast",), ("correct",), first_three, {"contrast": "classes 0 to 2"}))
+    with pytest.raises(ValueError, match=re.escape(f"design is 'mine'; it must be one of {list(DESIGNS)}")): make_pairs(Y, logits, "mine")
+    mine = Design(("contrast",), ("correct",), first_three, {"contrast": "classes 0 to 2"}, "three series, one {third}", "Dx.")
+    monkeypatch.setitem(DESIGNS, "mine", mine)
     pairs = make_pairs(Y, logits, "mine", max_pairs=7)
     assert (pairs.design, pairs.direction, len(pairs)) == ("mine", "contrast", 7)
     assert set(pairs.table.label) == {1} and set(pairs.table.foil) == {0} and set(pairs.table.control_class) == {2}
@@ -119,7 +119,7 @@ def test_a_triple_without_a_control_source_is_drawn_without_one(model):
     axes = triple(data, found.pairs.iloc[0], found.effects).axes
     assert [len(ax.lines) > 0 for ax in axes[:3]] == [True, True, False] and not axes[2].axison
     assert axes[3].get_title().startswith("E ")
-    with pytest.raises(ValueError, match="no column Dx, D or E of the 0 effects"): analyses.tested_quantity(found.effects[:0])
+    with pytest.raises(ValueError, match="no column Dx, D or E of the 0 effects"): metrics.tested_quantity(found.effects[:0])
 
 
 def test_only_what_cannot_be_known_is_left_empty(monkeypatch):

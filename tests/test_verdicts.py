@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from tst_mi import statistics
-from tst_mi.analysis import Settings, analyse, confirm, recurrence
+from tst_mi.analysis import Settings, analyse
 from tst_mi.bootstrap import bootstrap_test
-from tst_mi.controls import Rotation, placebo_runs, rejection_rates, rotated, scrambled
+from tst_mi.calibration import Rotation, placebo_runs, rejection_rates, rotated, scrambled
 from tst_mi.flips import PValues, sign_flip
 from tst_mi.model import ModelConfig, TimeSeriesTransformer, predict
 from tst_mi.training import fit
 from tst_mi.pairs import make_pairs
 from tst_mi.planning import detectable, power, units_needed
+from tst_mi.questions import confirm, recurrence
 from tst_mi.statistics import LEAST_UNITS, TEST, TESTS, infer, mean_test
 
 LIGHT = Settings(max_pairs=40, n_boot=100, n_flips=400, power_runs=0)

@@ -20,6 +20,7 @@ from .analysis import SCHEMA
 from .artifacts import check_folder, differing, publish, recover
 from .figures import COLUMN, PAGE, STYLE, control_null, forest, head_importance
 from .maps import pipeline
+from .pairs import DIRECTIONS, check_direction
 
 # %% ../nbs/72_paper.ipynb #b138cf13
 DIRECTION_STYLE = {  # direction -> its points
@@ -27,6 +28,16 @@ DIRECTION_STYLE = {  # direction -> its points
     "denoising": dict(marker="s", color="#009E73"),
     "noising": dict(marker="D", color="#D55E00", mfc="white"),
 }
+_SPARE = (
+    dict(marker="^", color="#CC79A7"),
+    dict(marker="v", color="#E69F00"),
+    dict(marker="P", color="#56B4E9"),
+)
+
+def _style_of(direction):
+    "How its points look; a direction without a style of its own takes a spare one, by its place among all."
+    place = list(DIRECTIONS).index(check_direction(direction).name)
+    return DIRECTION_STYLE.get(direction, _SPARE[place % len(_SPARE)])
 
 LABELS = {  # statistic -> words
     "spearman": "Spearman's rho",
@@ -87,14 +98,14 @@ def _method_panel(ax, part, order, directions):
         ax.barh(y, rows.ceiling_hi - rows.ceiling_lo, left=rows.ceiling_lo, height=.6/n, color=_CEILING)
         ax.plot(rows.ceiling, y, "|", color="#666666", ms=22/max(2, n*1.5), mew=1.2)
         agreement, arms = _with_arms(rows, "across_halves")
-        ax.errorbar(agreement, y, xerr=arms, ls="", **_POINT, **DIRECTION_STYLE[d])
+        ax.errorbar(agreement, y, xerr=arms, ls="", **_POINT, **_style_of(d))
     ax.axvline(0, color="black", lw=.6)
     ax.set(yticks=range(len(order)), yticklabels=order, ylim=(len(order) - .5, -.5))
 
 # %% ../nbs/72_paper.ipynb #6424ffed
 def _directions(table):
-    "Those that a table has, in the order of `DIRECTION_STYLE`."
-    return [d for d in DIRECTION_STYLE if (table.direction == d).any()]
+    "Those that a table has, in the order of `DIRECTIONS`."
+    return [d for d in DIRECTIONS if (table.direction == d).any()]
 
 def _dataset_axes(n_panels, row_height):
     "A figure, and its panels: at most three side by side."
@@ -126,7 +137,7 @@ def method_agreement(
             _method_panel(ax, part, order, _directions(part))
             ax.set(title=name, xlabel=_axis_label("across_halves", statistic))
         panels[0].set_xlim(min(-.25, 1.05*table.across_halves_lo.min()), 1.05)
-        keys = [(Line2D([], [], ls="", ms=3.5, mew=.8, **DIRECTION_STYLE[d]), d) for d in directions]
+        keys = [(Line2D([], [], ls="", ms=3.5, mew=.8, **_style_of(d)), d) for d in directions]
         keys.append((Patch(color=_CEILING), "noise ceiling, with interval"))
         return _finish(fig, keys, title)
 
@@ -146,7 +157,8 @@ def _curves(table):
         label = name if alone else f"{name}, {d}"
         k = names.index(name)
         style = dict(color=colours[k % len(colours)], marker="osD^vPX"[k % 7])
-        style |= dict(ls="--", mfc="white") if d == "noising" else dict(ls="-", mfc=None)
+        hollow = _style_of(d).get("mfc")
+        style |= dict(ls="--" if hollow else "-", mfc=hollow)
         yield label, style, part
 
 def _kind_axes(n_kinds):

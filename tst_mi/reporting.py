@@ -146,29 +146,30 @@ class DesignWording:
     once: str = "" # where an instance serves once
     where: str = "" # where heads are tested
 
-DESIGN_WORDING = {"contrast": DesignWording(  # design -> its words
-    triples=(
-        "a base and a source of different true classes, whatever the model predicts for them, which of the "
-        "two is the base being decided by a coin, and a control source {other}"),
-    tested=(
-        "The quantity tested was the crossed contrast: the logit of the source's class minus that of the "
-        "control source's class, with the head from the source minus with the head from the control "
-        "source, halved."))}
-
-DESIGN_WORDING["error"] = DesignWording(
-    triples=(
-        "a misclassified test instance and an instance of its true class (denoising: the misclassified one "
-        "is the base, and its donors were chosen by true class among instances set aside at random, "
-        "whatever the model predicts for them; noising: it is the source, and the base is classified "
-        "correctly), and a control source (denoising: an instance {other}; noising: another correct "
-        "instance of the label class)"),
-    tested=(
-        "The quantity tested was the crossed contrast (denoising: the logit of the label minus that of the "
-        "control class, with the head from the source minus with the head from the control source, halved) "
-        "and the donor contrast (noising), the difference between source and control of the effect on the "
-        "logit difference of label and foil."),
-    once=" in one direction",
-    where=" in denoising")
+DESIGN_WORDING = {  # design -> its words
+    "contrast": DesignWording(
+        triples=(
+            "a base and a source of different true classes, whatever the model predicts for them, which of "
+            "the two is the base being decided by a coin, and a control source {other}"),
+        tested=(
+            "The quantity tested was the crossed contrast: the logit of the source's class minus that of "
+            "the control source's class, with the head from the source minus with the head from the "
+            "control source, halved.")),
+    "error": DesignWording(
+        triples=(
+            "a misclassified test instance and an instance of its true class (denoising: the misclassified "
+            "one is the base, and its donors were chosen by true class among instances set aside at random, "
+            "whatever the model predicts for them; noising: it is the source, and the base is classified "
+            "correctly), and a control source (denoising: an instance {other}; noising: another correct "
+            "instance of the label class)"),
+        tested=(
+            "The quantity tested was the crossed contrast (denoising: the logit of the label minus that of "
+            "the control class, with the head from the source minus with the head from the control source, "
+            "halved) and the donor contrast (noising), the difference between source and control of the "
+            "effect on the logit difference of label and foil."),
+        once=" in one direction",
+        where=" in denoising"),
+}
 
 # %% ../nbs/73_reporting.ipynb #0bfc98e8
 def untested(

@@ -194,7 +194,7 @@ def test_a_disk_that_fills_up_leaves_the_last_report_and_one_clear_line(tmp_path
         assert main(["report", "JapaneseVowels", *options(out_dir=disk)]) == 0
         before = {p.name: p.read_bytes() for p in (disk/"JapaneseVowels").iterdir()}
         fill = f"import shutil\nwith open('{disk}/other', 'wb') as file: file.write(bytes(shutil.disk_usage('{disk}').free - 300_000))"
-        with_cell(fill, "summary['parts'] = ", tmp_path, monkeypatch)
+        with_cell(fill, "tables = {", tmp_path, monkeypatch)
         capsys.readouterr()
         assert main(["report", "JapaneseVowels", *options(out_dir=disk, seed=1)]) == 2
         error = capsys.readouterr().err

@@ -27,8 +27,8 @@ CASES = [
     ((*REPORT, "--dataset", "LSST"), "the dataset is named first"),
     ((*REPORT, "LSST"), "Got unexpected extra argument (LSST)"),
     ((*REPORT, "-x"), "No such option '-x'"),
-    ((*TRAIN, "--epoch", "3"), "Did you mean '--epochs'?; see tst_mi train --help"),
-    ((*CALIBRATE, "--alhpa", "3"), "Did you mean '--alpha'?; see tst_mi calibrate --help"),
+    ((*TRAIN, "--epoch", "3"), "Did you mean one of: '--epochs', '--path'"),
+    ((*CALIBRATE, "--alhpa", "3"), "(Did you mean one of: '--alpha', '--help'?); see tst_mi calibrate --help"),
     (("datasets", "--cvs"), "Did you mean '--csv'?; see tst_mi datasets --help"),
     # kinds
     *(((*REPORT, "--seed", value), "'--seed': ") for value in ("one", "", " ", "nan", "inf", "1e", "[1]", "True", "9" * 5000, "1;2", "½")),

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'SUMMARY', 'SCHEMA', 'Settings', 'sites_of', 'judged', 'judge', 'Analysis', 'check_origin', 'check_inputs',
-           'analyse', 'summarise', 'undocumented', 'prospects', 'rematched', 'split_effect', 'recurrence', 'confirm',
-           'tested_quantity', 'time_segments', 'grow']
+           'analyse', 'summarise', 'undocumented']
 
 # %% ../nbs/35_analysis.ipynb #d85b741e
 from dataclasses import asdict, dataclass, replace
@@ -17,30 +16,20 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+
 from .artifacts import fingerprint, to_plain
+from .bootstrap import bootstrap, limit_columns
 from .data import copies
+from .effect_sizes import cliff_delta, standardised_differences
+from .flips import adjust, unit_sums
 from .inputs import _as_series, _check_form, check_logits, model_logits
-from .metrics import Effect, effect, negative_control, primary, tested_effect
-from .pairs import DESIGNS, Pairs, make_pairs, split_pairs
+from .metrics import TESTED, Effect, contrasted, effect, negative_control, tested_effect
+from .model import _series
+from .pairs import DESIGNS, DIRECTIONS, Pairs, donors_of, make_pairs
 from .patching import Sweep, sweep
-from tst_mi.statistics import (
-    LEAST_UNITS,
-    VERDICTS,
-    adjust,
-    bootstrap,
-    cliff_delta,
-    detectable,
-    fewest_discoveries,
-    heterogeneity,
-    infer,
-    mean_test,
-    smallest_p,
-    standardised_differences,
-    unit_sums,
-    units_needed,
-    variance_components,
-    verdict,
-)
+from .planning import detectable, heterogeneity, units_needed, variance_components
+from .statistics import (LEAST_UNITS, VERDICTS, equivalence_margin, fewest_discoveries, flips_needed,
+    infer, mean_test, smallest_p)
 
 # %% ../nbs/35_analysis.ipynb #126550d6
 _LEAST = {"seed": 0, "max_pairs": 2, "n_boot": 100, "n_flips": 100, "reuse": 1, "power_runs": 0}
@@ -57,16 +46,15 @@ def _check_alpha(alpha, n_flips):
     "A false discovery rate that so many resamples can reach."
     if not isinstance(alpha, Real) or not 0 < alpha < .5:
         raise ValueError(f"alpha is {alpha!r}; it must lie between 0 and 0.5")
-    if 2/(n_flips + 1) > alpha:
-        needed = int(np.ceil(2/alpha))
+    if smallest_p(np.inf, n_flips) > alpha:
         raise ValueError(f"n_flips is {n_flips}, which cannot give a p-value of {alpha}; "
-                         f"it must be at least {needed}")
+                         f"it must be at least {flips_needed(alpha)}")
 
 # %% ../nbs/35_analysis.ipynb #ae5f9737
 @dataclass(frozen=True)
 class Settings:
     "What an analysis can be told; raises `ValueError` on a value that makes no sense."
-    design: str = "contrast" # 'contrast' or 'error'
+    design: str = "contrast" # a key of `DESIGNS`
     seed: int = 0 # of the matching, the sign flips and the resamples
     max_pairs: int = 200 # triples at most, per direction
     n_boot: int = 10_000 # bootstrap resamples of intervals
@@ -140,13 +128,13 @@ def _donors(swept, direction, cluster, enough, settings):
     else:
         table |= dict.fromkeys(("control_mean", "control_lo", "control_hi"), np.nan)
     if not enough:
-        table |= {column: np.nan for column in table if column.endswith(("_lo", "_hi"))}
+        table |= dict.fromkeys(limit_columns(table), np.nan)
     return table, effects
 
 # %% ../nbs/35_analysis.ipynb #1d5463fa
 def _infer(values, gap, cluster, settings, contrast, selected):
-    "`infer` as settings say; the margin of equivalence is a tenth of an equal share."
-    margin = .1/values.shape[1]
+    "`infer` as settings say."
+    margin = equivalence_margin(values.shape[1])
     return infer(values, gap, margin, cluster, settings.alpha, settings.n_boot, settings.n_flips,
                  settings.seed, contrast, selected)
 
@@ -163,15 +151,14 @@ def judged(
 # %% ../nbs/35_analysis.ipynb #c8ae5fdb
 def _uninvolved(swept, direction):
     "Values of the negative control, or NaN where there is no control source."
-    if "control" in swept.patched:
+    if contrasted(swept):
         return negative_control(swept, direction).values
     return np.full(swept.patched["source"].shape[:-1], np.nan)
 
 def _columns(q, effects, negative):
     "What is told of every triple and site: the tested quantity, the donors' effects, the negative control."
-    name = q.name if "control" in effects else "E"
     control = effects.get("control", np.full_like(q.values, np.nan))
-    return {name: q.values, "E_source": effects["source"], "E_control": control, "N": negative}
+    return {TESTED[q.name]: q.values, "E_source": effects["source"], "E_control": control, "N": negative}
 
 def _by_triple(pair, sites, columns):
     "One row per triple and site, from columns of (triples, sites)."
@@ -187,7 +174,7 @@ def judge(
 ) -> dict: # tables: heads (per head or other site), pairs (per triple, gaps too), effects (per triple, site)
     "Effects, tests, intervals and verdicts of one direction."
     table = pairs.table
-    contrast = "control" in swept.patched
+    contrast = contrasted(swept)
     sites = sites_of(swept)
     q = tested_effect(swept, pairs.direction)
     cluster = table.cluster.to_numpy()
@@ -209,7 +196,7 @@ def _planning(values, gap, label, cluster, sites, tested, settings):
     "Tables `power` and `variation`, empty if not asked for."
     if not settings.power_runs or not tested or len(sites) > 100:
         return dict(power=sites[:0], variation=sites[:0])
-    n_flips = max(1000, int(np.ceil(2*len(sites)/settings.alpha)))
+    n_flips = max(1000, flips_needed(settings.alpha, len(sites)))
     simulation = dict(
         alpha=settings.alpha, replicates=settings.power_runs, seed=settings.seed, n_flips=n_flips)
     share = gap.mean()/len(sites)
@@ -249,13 +236,13 @@ def _facts(pairs, gap, n_tests, settings):
     return dict(n=len(pairs), units=units, effective_n=pairs.effective_n, smallest_p=least_p,
                 specific=pairs.specific, fewest_discoveries=fewest, mean_gap=float(gap.mean()))
 
-def _match(settings, y, logits, exclude):
+def _match(settings, y, logits, exclude, X=None):
     "Pairs of each direction of a design."
     matched = {}
     for direction in DESIGNS[settings.design].directions:
         matched[direction] = make_pairs(
             y, logits, settings.design, direction, settings.max_pairs, settings.seed, settings.selection,
-            settings.reuse, settings.stratify, exclude)
+            settings.reuse, settings.stratify, exclude, X)
     few = ", ".join(direction for direction, pairs in matched.items() if len(pairs) < 2)
     if few:
         raise ValueError(
@@ -315,7 +302,7 @@ def _check_labels(pairs, y, what):
                          "match anew, or use the y they were made for")
     table = pairs.table
     with_control = table[table.control >= 0]
-    base_class = table.foil if pairs.direction == "contrast" else table.label
+    base_class = table[pairs.about.base_class]
     agree = ((y[table.source] == table.label).all() and (y[table.base] == base_class).all()
              and (y[with_control.control] == with_control.control_class).all())
     if not agree:
@@ -411,7 +398,7 @@ def _pairs_for(model, X, y, settings, logits, matched, patch):
     if matched is not None and logits is not None:
         raise ValueError("give matched or logits, not both: pairs that are matched need no logits")
     if matched is None:
-        matched = _match(settings, *check_inputs(model, X, y, settings, patch, logits))
+        matched = _match(settings, *check_inputs(model, X, y, settings, patch, logits), _series(X))
         series = _series_print(X)
         matched = {d: replace(p, origin=p.origin._replace(series=series)) for d, p in matched.items()}
     elif len(X) != len(y):
@@ -423,7 +410,7 @@ def _pairs_for(model, X, y, settings, logits, matched, patch):
 
 def _one_direction(model, X, pairs, settings, site, progress, patch):
     "Tables of one direction."
-    donors = ("source", "control") if (pairs.table.control >= 0).all() else ("source",)
+    donors = donors_of(pairs.table)
     swept = sweep(model, X, pairs.table, site=site, donors=donors, progress=progress, **patch)
     tables = judge(swept, pairs, settings)
     dropped = pd.DataFrame({"reason": pairs.dropped.keys(), "count": pairs.dropped.values()})
@@ -458,8 +445,10 @@ def analyse(
     return Analysis(**stacked, settings=settings, facts=facts, matched=matched, site=site)
 
 # %% ../nbs/35_analysis.ipynb #90a3d3e2
+*_OTHERS, _LAST = map(repr, DIRECTIONS)
+
 COLUMNS = {  # column(s) -> meaning
-    "direction": "'contrast', 'denoising' or 'noising'",
+    "direction": f"{', '.join(_OTHERS)} or {_LAST}",
     "layer, head, position, set": "counted from 0",
     "pair": "number of the triple within its direction",
     "base, source, control": "row numbers of the test split, from 0",
@@ -632,235 +621,3 @@ def undocumented(
     "Keys of a summary that are not described."
     patterns = [pattern for names in keys for pattern in names.split(", ")]
     return [path for path in _leaves(summary) if not any(fnmatchcase(path, pattern) for pattern in patterns)]
-
-# %% ../nbs/35_analysis.ipynb #226bac49
-def _prospect(design, direction, inputs, n_tests, settings):
-    "One row of `prospects`, from triples on; zeros and the reason where there are none."
-    y, logits, exclude = inputs
-    selections = DESIGNS[design].selections
-    selection = settings.selection if settings.selection in selections else selections[0]
-    most = len(y)*settings.reuse
-    try:
-        pairs = make_pairs(y, logits, design, direction, most, settings.seed, selection, settings.reuse,
-                           settings.stratify, exclude)
-    except ValueError as error:
-        return 0, 0, 0., np.nan, None, str(error)
-    shown = _facts(pairs, np.zeros(len(pairs)), n_tests, settings)
-    note = "sizes only: the model's output chooses the donors" if pairs.selected else ""
-    columns = ("n", "units", "effective_n", "smallest_p", "fewest_discoveries")
-    return *(shown[column] for column in columns), note
-
-# %% ../nbs/35_analysis.ipynb #1214aac6
-def prospects(
-    model: nn.Module, # in eval mode
-    X: np.ndarray, # (N, T, C)
-    y: np.ndarray, # (N,) true class indices
-    n_tests: int = 24, # heads in the family
-    settings: Settings = Settings(), # seed, alpha, n_flips; max_pairs is not applied
-    **patch, # of `sweep`: mask, call
-) -> pd.DataFrame: # triples, units, effective_n, smallest_p, fewest_discoveries; note: why there are none
-    """How many triples each design and direction gives, and what they could show.
-    `fewest_discoveries` are heads that must be significant together."""
-    if not isinstance(n_tests, Integral) or n_tests < 1:
-        raise ValueError(f"n_tests is {n_tests!r}; "
-                         "it must be the number of heads, and settings come after it")
-    inputs = check_inputs(model, X, y, settings, patch)
-    rows = []
-    for design, about in DESIGNS.items():
-        for direction in about.directions:
-            rows.append((design, direction, *_prospect(design, direction, inputs, n_tests, settings)))
-    columns = ["design", "direction", "triples", "units", "effective_n", "smallest_p", "fewest_discoveries",
-               "note"]
-    return pd.DataFrame(rows, columns=columns)
-
-# %% ../nbs/35_analysis.ipynb #9cca97bc
-def rematched(
-    model: nn.Module, X: np.ndarray, y: np.ndarray, # as in `analyse`
-    settings: Settings, # of the matchings; the seeds are its seed + 1000, + 1001, ...
-    matchings: int, # how many
-    patch: dict, # of `sweep`: mask, call
-) -> dict: # direction -> list of `Pairs`, one per matching
-    "The same instances matched many times."
-    if not isinstance(matchings, Integral) or matchings < 1:
-        raise ValueError(f"{matchings!r} matchings are asked for; it must be a whole number, at least one")
-    inputs = check_inputs(model, X, y, settings, patch)
-    each = [_match(replace(settings, seed=settings.seed + 1000 + i), *inputs) for i in range(matchings)]
-    return {direction: [matched[direction] for matched in each] for direction in each[0]}
-
-def split_effect(
-    q: Effect, # of the pairs of many matchings, one after the other
-    many: list, # of `Pairs`
-) -> list: # of `Effect`, one per matching
-    "Take apart what was patched together."
-    ends = np.cumsum([len(pairs) for pairs in many])[:-1]
-    parts = zip(np.split(q.values, ends), np.split(q.gap, ends))
-    return [Effect(q.name, values, gap, q.sweep) for values, gap in parts]
-
-# %% ../nbs/35_analysis.ipynb #d237232c
-def _verdicts(q, many, settings):
-    "Verdicts of each matching, whose seed gives its resamples too."
-    verdicts = []
-    for i, (part, pairs) in enumerate(zip(split_effect(q, many), many)):
-        reseeded = replace(settings, seed=settings.seed + 1000 + i)
-        verdicts.append(judged(part, pairs, reseeded).verdict.to_numpy())
-    return verdicts
-
-# %% ../nbs/35_analysis.ipynb #247855df
-def recurrence(
-    model: nn.Module, X: np.ndarray, y: np.ndarray, # as in `analyse`
-    analysis: Analysis, # the first one
-    matchings: int = 20, # further matchings
-    progress: bool = False, # show a bar
-    **patch, # of `sweep`, as in `analyse`: layers, mask, heads, call
-) -> np.ndarray: # for each row of analysis.heads, the share of matchings with the same verdict
-    "How often each verdict recurs when instances are matched anew."
-    if not isinstance(analysis, Analysis):
-        raise ValueError(f"analysis is a {type(analysis).__name__}; "
-                         "give the `Analysis` that `analyse` returned")
-    if analysis.site != "head":
-        raise ValueError(f"the analysis patched site {analysis.site!r}; recurrence is for heads")
-    settings = replace(analysis.settings, n_boot=min(analysis.settings.n_boot, 1000))
-    matched = rematched(model, X, y, settings, matchings, patch)
-    if list(matched) != list(analysis.matched):
-        raise ValueError("the analysis is of pairs that the settings do not give")
-    shares = []
-    for direction, many in matched.items():
-        first = analysis.heads[analysis.heads.direction == direction]
-        swept = sweep(model, X, pd.concat([pairs.table for pairs in many]), progress=progress, **patch)
-        if not sites_of(swept).equals(first[["layer", "head"]].reset_index(drop=True)):
-            raise ValueError("the analysis is of a part of the heads; give the same `layers`")
-        again = _verdicts(primary(swept, direction), many, settings)
-        shares.append(np.mean([verdicts == first.verdict.to_numpy() for verdicts in again], 0))
-    return np.concatenate(shares)
-
-# %% ../nbs/35_analysis.ipynb #c649e386
-def _halves(matched, share, seed):
-    "The triples to search, and those to test and measure in, by direction."
-    parts = {direction: split_pairs(pairs, share, seed) for direction, pairs in matched.items()}
-    for direction, two in parts.items():
-        fewest = min(part.table.cluster.nunique() for part in two)
-        if not matched[direction].selected and fewest < LEAST_UNITS:
-            raise ValueError(f"a part has {fewest} independent triples ({direction}), and {LEAST_UNITS} are "
-                             "needed to test anything; use more pairs, or another share")
-    return [{direction: two[k] for direction, two in parts.items()} for k in (0, 1)]
-
-def _readjust(found, alpha):
-    "Adjust p-values for the heads of each direction that were found, and say their verdicts anew."
-    for direction, rows in found.groupby("direction"):
-        if rows.p.notna().all():
-            found.loc[rows.index, "q"] = adjust(rows.p)
-            untestable = rows.verdict.str.startswith("untestable")
-            reason = rows.verdict.str.removeprefix("untestable: ").where(untestable, "").to_numpy()
-            anew = verdict(rows["mean"], found.q[rows.index], rows.small, alpha, reason)
-            found.loc[rows.index, "verdict"] = anew
-    return found
-
-# %% ../nbs/35_analysis.ipynb #312df61e
-def confirm(
-    model: nn.Module, X: np.ndarray, y: np.ndarray, # as in `analyse`
-    settings: Settings = Settings(), # of the matching and of both analyses
-    share: float = .5, # of the clusters used for discovery
-    progress: bool = False, # show bars
-    **patch, # of `sweep`: layers, mask, heads, call
-) -> pd.DataFrame: # direction, layer, head, found_mean; in the other mean, se, lo, hi, p, q, d_z, verdict
-    "Find heads in one part of the triples; test and measure them in the other: a row per head found."
-    if settings.chosen_by != "all":
-        raise ValueError(f"with selection {settings.chosen_by!r} the model's output chooses the donors, "
-                         "and no test of heads is valid; use selection 'all'")
-    matched = _match(settings, *check_inputs(model, X, y, settings, patch))
-    settings = replace(settings, power_runs=0)
-    halves = _halves(matched, share, settings.seed)
-    first, second = (analyse(model, X, y, settings, progress, matched=half, **patch).heads for half in halves)
-    found = second.assign(found_mean=first["mean"])[first.q <= settings.alpha]
-    found = _readjust(found, settings.alpha)
-    columns = ["direction", "layer", "head", "found_mean", "mean", "se", "lo", "hi", "p", "q", "d_z",
-               "verdict"]
-    return found[columns].reset_index(drop=True)
-
-# %% ../nbs/35_analysis.ipynb #b87999c4
-def tested_quantity(
-    effects: pd.DataFrame, # the table `effects` of an analysis, one direction
-) -> str: # 'Dx', 'D', or 'E' where there is no control source
-    "The column of effects that the verdicts are about."
-    for column in ("Dx", "D", "E"):
-        if column in effects and len(effects) and effects[column].notna().all():
-            return column
-    raise ValueError(f"no column Dx, D or E of the {len(effects)} effects is complete; "
-                     "give the effects of one direction of an analysis")
-
-# %% ../nbs/35_analysis.ipynb #49e42b57
-def _segment_sites(sums, effects):
-    "Layer, head and segment of each column of sums, with the segment's first and last position."
-    sites = sums.columns.to_frame(index=False)
-    ends = effects.groupby("segment").position.agg(["min", "max"]).loc[sites.segment]
-    return sites.assign(first=ends["min"].to_numpy(), last=ends["max"].to_numpy())
-
-def _segment_tests(effects, pairs, settings, selected):
-    "Tests of the sums of effects over each segment, for one direction."
-    quantity = tested_quantity(effects)
-    sums = effects.pivot_table(
-        index="pair", columns=["layer", "head", "segment"], values=quantity, aggfunc="sum")
-    pairs = pairs.set_index("pair").loc[sums.index]
-    tests = _infer(sums.to_numpy(), pairs.gap.to_numpy(), pairs.cluster.to_numpy(), settings,
-                   quantity != "E", selected)
-    return _segment_sites(sums, effects).assign(quantity=quantity).join(tests)
-
-# %% ../nbs/35_analysis.ipynb #b8bf2fc3
-def time_segments(
-    analysis: Analysis, # of site 'head_pos'
-    n_segments: int = 5, # stretches of neighbouring positions, of equal length or nearly so
-) -> pd.DataFrame: # one row per direction, layer, head, segment: first and last position; columns of `infer`
-    "Test what each head does in each stretch of time: the sum of its single-step effects."
-    positions = np.unique(analysis.effects.get("position", []))
-    if not 1 <= n_segments <= len(positions):
-        raise ValueError(f"the analysis patched site {analysis.site!r} at {len(positions)} positions; "
-                         f"they cannot be put into {n_segments} segments")
-    segment = {p: i for i, part in enumerate(np.array_split(positions, n_segments)) for p in part}
-    parts = {}
-    for direction, effects in analysis.effects.groupby("direction", sort=False):
-        effects = effects.assign(segment=effects.position.map(segment))
-        pairs = analysis.pairs[analysis.pairs.direction == direction]
-        selected = analysis.matched[direction].selected
-        parts[direction] = _segment_tests(effects, pairs, analysis.settings, selected)
-    return _stack(parts)
-
-# %% ../nbs/35_analysis.ipynb #e7e92530
-def _growing(sites, means):
-    "Sets of sites by falling mean, the first, the first two, up to all; and that order."
-    order = np.argsort(-means, kind="stable")
-    sets = [[sites[i] for i in order[:k + 1]] for k in range(len(order))]
-    return sets, order
-
-def _set_rows(result, sets, alone):
-    "The tests of each set, with the head added last, its size, and what its heads recover alone."
-    heads = result.heads
-    added = pd.DataFrame([sets[k][-1] for k in heads.set], columns=["layer", "head"])
-    alone = np.where(heads.recovery.notna(), alone, np.nan)  # empty where the gap may be zero
-    added = added.assign(size=heads.set + 1, alone=alone)
-    return added.join(heads.drop(columns=["direction", "set"]))
-
-# %% ../nbs/35_analysis.ipynb #7bebb5d4
-def grow(
-    model: nn.Module, X: np.ndarray, y: np.ndarray, # as in `analyse`
-    analysis: Analysis, # of site 'head'
-    share: float = .5, # of the clusters that give the order
-    progress: bool = False, # show a bar
-    **patch, # of `sweep`: mask, heads, call
-) -> pd.DataFrame: # per direction and size: layer, head added last, alone, then the columns of `infer`
-    """Patch ever larger sets of heads, in an order that other triples gave.
-    `alone` is the sum of single recoveries; it is empty where the gap may be zero."""
-    if analysis.site != "head":
-        raise ValueError(f"the analysis patched site {analysis.site!r}; "
-                         "sets of heads grow from an analysis of heads")
-    settings = replace(analysis.settings, power_runs=0)
-    parts = {}
-    for direction, pairs in analysis.matched.items():
-        single = analysis.effects[analysis.effects.direction == direction]
-        table = single.pivot(index="pair", columns=["layer", "head"], values=tested_quantity(single))
-        first, second = split_pairs(pairs, share, settings.seed)
-        sets, order = _growing(table.columns, table.loc[first.table.pair].mean().to_numpy())
-        result = analyse(model, X, y, settings, progress, site="set", matched={direction: second},
-                         sets=sets, **patch)
-        alone = table.loc[second.table.pair].mean().to_numpy()[order].cumsum()/result.pairs.gap.mean()
-        parts[direction] = _set_rows(result, sets, alone)
-    return _stack(parts)

@@ -20,35 +20,32 @@ from captum.attr import LayerConductance, LayerGradientXActivation, LayerIntegra
 from scipy.stats import spearmanr
 from torch import nn
 from tqdm.auto import tqdm
-from .analysis import Analysis, check_origin, tested_quantity
+
+from .analysis import Analysis, check_origin
+from .bootstrap import bootstrap
 from .fast import has_fast_path
-from .metrics import tested_effect
+from .metrics import tested_effect, tested_quantity
 from .model import TimeSeriesTransformer, require_eval, rounding
-from .pairs import check_direction
+from .pairs import check_direction, donors_of
 from .patching import sweep
-from .statistics import bootstrap, compare_rankings
+from .rankings import compare_rankings, rankable
 from .training import fit
 
 # %% ../nbs/60_baselines.ipynb #d6f5da02
-def _donors(pairs):
-    "Columns of the donors: the control is one if every triple has it."
-    controlled = "control" in pairs and (pairs.control >= 0).all()
-    return ("source", "control") if controlled else ("source",)
-
 def functional(
     pairs: pd.DataFrame, # one row per triple: label, foil, control_class; control: -1 if there is none
-    direction: str, # 'contrast', 'denoising' or 'noising'
+    direction: str, # a key of `DIRECTIONS`
     n_classes: int, # outputs of the model
 ) -> np.ndarray: # (P, K) weights of the logits
     "Weights w such that w . (logits patched by the source - by the control) is what patching tests."
-    check_direction(direction)
+    about = check_direction(direction)
     unit = np.eye(n_classes)
-    if len(_donors(pairs)) == 2 and direction != "noising":
+    if "control" in donors_of(pairs) and about.crossed:
         against = unit[pairs.control_class]
         scale = .5
     else:
         against = unit[pairs.foil]
-        scale = -1 if direction == "noising" else 1
+        scale = about.sign
     return (unit[pairs.label] - against)*scale
 
 # %% ../nbs/60_baselines.ipynb #3c29a921
@@ -283,7 +280,7 @@ def _attribute_signed(model, X, pairs, direction, methods, n_steps, mean, rows, 
     for i in tqdm(range(0, n, few), desc="attributing", disable=not progress, leave=False):
         part = slice(i, i + few)
         runs = [Run(model, series("base", part), series(d, part), w[part], mean, n_steps, rows)
-                for d in _donors(pairs)]
+                for d in donors_of(pairs)]
         for m in methods:
             found[m].append(_source_minus_control(SIGNED[m], runs))
     return {m: np.concatenate(v).astype(np.float64) for m, v in found.items()}
@@ -291,7 +288,7 @@ def _attribute_signed(model, X, pairs, direction, methods, n_steps, mean, rows, 
 # %% ../nbs/60_baselines.ipynb #2b508397
 def _attribute_attention(model, X, pairs, methods, rows):
     "Mean over the donors of each attention measure, (P, L*H)."
-    donors = pairs[list(_donors(pairs))].to_numpy()
+    donors = pairs[list(donors_of(pairs))].to_numpy()
     used, where = np.unique(donors, return_inverse=True)
     where = where.reshape(len(pairs), -1)
     found = {m: [] for m in methods}
@@ -313,7 +310,7 @@ def _check_methods(methods, n_steps):
 
 def _check_instances(X, pairs):
     "Refuse no pairs, and pairs whose instances miss values."
-    columns = ["base", *_donors(pairs)]
+    columns = ["base", *donors_of(pairs)]
     if not len(pairs) or not np.isfinite(X[pairs[columns].to_numpy()]).all():
         raise ValueError(f"there are {len(pairs)} pairs, and their instances in X must be finite; "
                          "impute or remove missing values")
@@ -323,7 +320,7 @@ def attribute(
     model: nn.Module, # with blocks[l].attn.z, in eval mode
     X: np.ndarray, # (N, T, C) instances that the pairs refer to by row number
     pairs: pd.DataFrame, # one row per triple: base, source, control (-1: none), label, foil, control_class
-    direction: str, # 'contrast', 'denoising' or 'noising'
+    direction: str, # a key of `DIRECTIONS`
     methods: tuple = (*SIGNED, *ATTENTION), # which
     n_steps: int = 8, # points of an integral
     # (T, C) baseline of integrated_gradients_mean; None: the mean of X's finite instances
@@ -350,7 +347,7 @@ def completeness_error(
     attributions: np.ndarray, # (P, L*H) of integrated_gradients
 ) -> np.ndarray: # (L,) RMS error of the sum over heads, relative to the exact patch of the layer's heads
     "By how much integrated gradients miss completeness."
-    swept = sweep(model, X, pairs, site="layer", donors=_donors(pairs))
+    swept = sweep(model, X, pairs, site="layer", donors=donors_of(pairs))
     exact = tested_effect(swept, direction).values
     missed = attributions.reshape(*exact.shape, -1).sum(2) - exact
     return np.sqrt((missed**2).mean(0)/np.maximum((exact**2).mean(0), 1e-30))
@@ -373,17 +370,13 @@ _ENDS = ("", "_lo", "_hi")
 _JUDGED = ("per_pair", "dataset", "across_halves", "ceiling", "ratio")
 RANKED = ("statistic", *(f"{c}{e}" for c in _JUDGED for e in _ENDS), "undefined")  # as in `compare_rankings`
 
-def _rankable(x, y, units):
-    "Can the means over pairs be ranked?"
-    return units >= 8 and x.shape[1] >= 3 and np.ptp(x.mean(0)) > 0 and np.ptp(y.mean(0)) > 0
-
 def _agreement(name, x, y, cluster, statistics, level, n_boot, seed):
     "Rows of `compare` for one method; empty numbers where nothing can be ranked."
     signed = name in SIGNED
     against = x if signed else np.abs(x)
     units = len(np.unique(cluster))
     options = dict(cluster=cluster, level=level, n_boot=n_boot, seed=seed)
-    if _rankable(against, y, units):
+    if rankable(against, y, cluster):
         table = compare_rankings(against, y, statistics=statistics, **options)
     else:
         table = pd.DataFrame({"statistic": statistics}).reindex(columns=RANKED)
@@ -500,7 +493,7 @@ def trained_on_shuffled(
 # %% ../nbs/60_baselines.ipynb #fcc0f54e
 def _means(model, X, pairs, direction, methods, options):
     "Mean over triples of patching and each method, (L, H) each."
-    swept = sweep(model, X, pairs, donors=_donors(pairs))
+    swept = sweep(model, X, pairs, donors=donors_of(pairs))
     found = {"patching": tested_effect(swept, direction).values}
     found |= attribute(model, X, pairs, direction, methods, **options)
     by_layer = (len(pairs), len(model.blocks), -1)

@@ -8,11 +8,9 @@ __all__ = ['WHOLE', 'OR_NONE', 'SETTINGS', 'COUNTS', 'parser_of', 'options_of', 
            'check_names', 'run_report', 'main']
 
 # %% ../nbs/90_cli.ipynb #0ae9a16b
-import argparse
 import ast
 import builtins
 import difflib
-import inspect
 import json
 import re
 import sys
@@ -22,19 +20,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from textwrap import shorten
 from typing import get_args
 
+import click
+
 from . import __version__
-from tst_mi.artifacts import (
-    MANIFEST,
-    ROOM,
-    cache_dir,
-    check_folder,
-    check_place,
-    publish,
-    staging,
-    whole_file,
-)
+from .artifacts import ROOM, cache_dir, check_folder, check_place, publish, staging, whole_file
 
 # %% ../nbs/90_cli.ipynb #b266b664
 def _short(text):
@@ -51,11 +43,13 @@ def _python_value(text):
 
 def parser_of(
     kind, # a type, or a union of types such as `int | None`
-): # text -> value of that kind; raises `argparse.ArgumentTypeError`
+): # text -> value of that kind; raises `click.BadParameter`
     "How the text of one option becomes a value."
     kinds = get_args(kind) or (kind,)
     takes_flags = bool in kinds or object in kinds
     def parse(text):
+        if re.match(r"-[^\d.]", text):
+            raise click.BadParameter(f"{_short(text)} looks like an option, not a value")
         value = _python_value(text)
         if type(value) is int and not isinstance(value, kind):
             with suppress(OverflowError):
@@ -64,59 +58,42 @@ def parser_of(
         if isinstance(value, kind) and not flag: return value
         if isinstance(text, kind): return text
         wanted = " | ".join(k.__name__ for k in kinds if k is not type(None))
-        raise argparse.ArgumentTypeError(f"{_short(text)} is not of type {wanted}")
+        raise click.BadParameter(f"{_short(text)} is not of type {wanted}")
     return parse
 
 # %% ../nbs/90_cli.ipynb #ed858c89
-def _comments(thing):
-    "Of each parameter the comment that ends its line, or the one on the line above."
-    source = inspect.getsource(thing)
-    above = re.findall(r"^ *# (.+)\n *(\w+): ", source, re.M)
-    behind = re.findall(r"^ *(\w+): .*?# (.+)$", source, re.M)
-    return {name: comment for comment, name in above} | dict(behind)
-
 def options_of(
     *things, # functions or dataclasses, whose parameters have annotations and comments
     only: tuple = (), # names to take; empty: all that have a default
     skip: tuple = (), # names to leave out
 ) -> dict: # name -> (kind, default, meaning)
     "Parameters that have a default, as options for a command line."
+    from fastcore.docments import docments, empty
     options = {}
     for thing in things:
-        comments = _comments(thing)
-        for name, parameter in inspect.signature(thing).parameters.items():
+        for name, found in docments(thing, full=True, returns=False).items():
             wanted = name in only if only else name not in skip
-            if not wanted or parameter.default is parameter.empty: continue
-            option = parameter.annotation, parameter.default, comments.get(name, "")
+            if not wanted or found.default is empty: continue
+            option = found.anno, found.default, found.docment or ""
             options.setdefault(name, option)
     return options
 
 # %% ../nbs/90_cli.ipynb #ed7941b5
-class _Once(argparse.Action):
-    "An option that can be given once."
-    def __call__(self, parser, namespace, value, option_string=None):
-        if hasattr(namespace, self.dest):
-            raise argparse.ArgumentError(self, "given twice")
-        setattr(namespace, self.dest, value)
+def _take(context, option, values):
+    "Pass on the value that was given, if one was."
+    if len(values) > 1:
+        raise click.BadParameter("given twice")
+    if values:
+        context.params[option.name] = values[0]
 
-def _add(parser, options):
-    "Options of a command; what is not given does not appear among the arguments."
+def _options(options):
+    "Options of a command, from the kind, default and meaning of each."
+    made = []
     for name, (kind, default, meaning) in options.items():
-        about = meaning
-        if default is not None: about += f" (default: {default})"
-        parser.add_argument(f"--{name}", type=parser_of(kind), action=_Once, default=argparse.SUPPRESS,
-                            metavar="VALUE", help=about.replace("%", "%%"))
-
-def _given(args, options):
-    "Those of the options that were given."
-    return {name: getattr(args, name) for name in options if hasattr(args, name)}
-
-# %% ../nbs/90_cli.ipynb #02929be0
-def _closest(name, known):
-    "A question to add to an error, if a known name is like this one."
-    plain = {option.lstrip("-"): option for option in known}
-    close = difflib.get_close_matches(name.lstrip("-"), plain, 1, .5)
-    return f"; did you mean {plain[close[0]]}?" if close else ""
+        about = meaning if default is None else f"{meaning} (default: {default})"
+        made.append(click.Option([f"--{name}"], type=parser_of(kind), multiple=True, callback=_take,
+                                 expose_value=False, metavar="VALUE", help=about))
+    return made
 
 # %% ../nbs/90_cli.ipynb #2ce4187d
 def report_notebook() -> Path: # the notebook that `report` runs
@@ -268,8 +245,9 @@ def refuse_unknown(
     "Refuse a name that the report does not have."
     unknown = [name for name in names if name not in known]
     if not unknown: return
-    raise ValueError(f"{how}{unknown[0]}: the report has no such parameter; it has {', '.join(known)}"
-                     f"{_closest(unknown[0], known)}")
+    close = difflib.get_close_matches(unknown[0], known, 1, .5)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise ValueError(f"{how}{unknown[0]}: the report has no such parameter; it has {', '.join(known)}{hint}")
 
 def check_names(
     executed: list, # sources of the cells that ran so far: `In` of IPython
@@ -353,6 +331,7 @@ def run_report(
 ) -> list[Path]: # files in out_dir/dataset: tables, figures, then the executed notebook and the HTML page
     "Run the report notebook on one dataset."
     import nbformat
+    from tst_mi.artifacts import MANIFEST
     from tst_mi.training import model_for
     defaults = {name: default for name, (_, default, _) in report_parameters().items()}
     refuse_unknown(parameters, list(defaults))
@@ -369,54 +348,45 @@ def run_report(
         return publish(folder, written)
 
 # %% ../nbs/90_cli.ipynb #8698035a
-def _add_dataset(parser):
-    parser.add_argument("dataset", metavar="DATASET",
-                        help="name in the UEA/UCR archive, or of a folder of .ts files under data_dir")
-
-def _report_options(parser):
+def _report_options():
+    pairs = click.Option(["-p", "--parameters"], nargs=2, multiple=True, metavar="NAME VALUE",
+                         help="as in papermill: `-p seed 1` is `--seed 1`")
     options = report_parameters()
     del options["dataset"]
-    _add_dataset(parser)
-    _add(parser, options)
-    parser.add_argument("-p", "--parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                        help="as in papermill: `-p seed 1` is `--seed 1`")
+    return [click.Argument(["dataset"]), *_options(options), pairs]
 
-def _told(args):
-    "The report's parameters as they were given, as options or with -p."
+def _told(given, pairs):
+    "The report's parameters, given as options or with -p."
+    told = dict(given)
     options = report_parameters()
-    del options["dataset"]
-    given = _given(args, options)
-    for name, text in args.parameters:
+    for name, text in pairs:
+        refuse_unknown([name], list(options), "-p ")
         if name == "dataset":
             raise ValueError("-p dataset: the dataset is named first, as in tst_mi report LSST")
-        refuse_unknown([name], ["dataset", *options], "-p ")
-        if name in given:
-            raise ValueError(f"-p {name}: given twice")
-        kind, _, _ = options[name]
         try:
-            given[name] = parser_of(kind)(text)
-        except argparse.ArgumentTypeError as e:
-            raise ValueError(f"-p {name}: {e}") from e
-    return given
+            if name in told: raise click.BadParameter("given twice")
+            kind, _, _ = options[name]
+            told[name] = parser_of(kind)(text)
+        except click.BadParameter as error:
+            raise click.BadParameter(error.message, param_hint=f"-p {name}") from error
+    return told
 
 # %% ../nbs/90_cli.ipynb #311f3944
-def _report(args):
-    written = run_report(args.dataset, args.progress, **_told(args))
+def _report(dataset, parameters, **given):
+    "Run the report: a page, tables and figures in OUT_DIR/DATASET."
+    written = run_report(dataset, sys.stderr.isatty(), **_told(given, parameters))
     print(f"Read {written[-1]}")
     return 0
 
 # %% ../nbs/90_cli.ipynb #d04eddf8
-def _train_options(parser):
+def _train_options():
     from tst_mi.data import load_dataset
     from tst_mi.model import ModelConfig
     from tst_mi.training import PREPARATION, fit, model_for
-    _add_dataset(parser)
-    parser.add_argument("--path", type=Path, metavar="FILE.safetensors", action=_Once,
-                        default=argparse.SUPPRESS, help="also put a copy of the checkpoint here")
-    options = options_of(model_for, fit, ModelConfig, skip=("checkpoint", "progress"))
+    options = {"path": (str, None, "also put a copy of the checkpoint here, a file NAME.safetensors")}
+    options |= options_of(model_for, fit, ModelConfig, skip=("checkpoint", "progress"))
     options |= options_of(load_dataset, only=PREPARATION)
-    _add(parser, options)
-    parser.set_defaults(options=list(options))
+    return [click.Argument(["dataset"]), *_options(options)]
 
 # %% ../nbs/90_cli.ipynb #6eeba4cf
 def _check_copy(path):
@@ -435,23 +405,22 @@ def _origin(path, before, info):
     return f"trained for {info['epochs']} epochs"
 
 # %% ../nbs/90_cli.ipynb #a6ac80e3
-def _train(args):
+def _train(dataset, path=None, **given):
+    "Train a model, unless there is one."
     from tst_mi.training import SHIPPED, model_for
-    given = _given(args, args.options)
-    copy = getattr(args, "path", None)
     check_paths(given)
-    if copy: _check_copy(copy)
-    check_dataset(args.dataset, given.get("data_dir"))
-    check_cache(args.dataset, trained=bool(set(given) - {"data_dir"}))
+    if path is not None: _check_copy(Path(path))
+    check_dataset(dataset, given.get("data_dir"))
+    check_cache(dataset, trained=bool(set(given) - {"data_dir"}))
     before = set(cache_dir("models").glob("*.safetensors"))
-    _, _, info = model_for(args.dataset, progress=args.progress, **given)
-    path = next(p for p in (SHIPPED/info["path"], cache_dir("models", info["path"])) if p.exists())
-    if copy:
-        with whole_file(copy) as place:
-            place.write_bytes(path.read_bytes())
+    _, _, info = model_for(dataset, progress=sys.stderr.isatty(), **given)
+    kept = next(p for p in (SHIPPED/info["path"], cache_dir("models", info["path"])) if p.exists())
+    if path is not None:
+        with whole_file(Path(path)) as place:
+            place.write_bytes(kept.read_bytes())
     other = "" if info["same_data"] else " (on files that differ from yours)"
-    print(f"{args.dataset}: {_origin(path, before, info)}, test accuracy {info['test_accuracy']:.3f}{other}")
-    print(copy or path)
+    print(f"{dataset}: {_origin(kept, before, info)}, test accuracy {info['test_accuracy']:.3f}{other}")
+    print(path or kept)
     return 0
 
 # %% ../nbs/90_cli.ipynb #6590ec8b
@@ -465,61 +434,63 @@ def _describe(model, data, info, pairs):
     print(shown.to_string(index=False, float_format="{:.3g}".format, na_rep="–"))
     print(*filter(None, pairs.note), "", sep="\n")
 
-def _look_at(name, args, given):
+def _look_at(name, csv, given):
     "A table of what a dataset gives; it is printed too, unless comma-separated values are wanted."
     import pandas as pd
-    from tst_mi.analysis import prospects
+    from tst_mi.questions import prospects
     from tst_mi.training import model_for
-    model, data, info = model_for(name, progress=args.progress, **given)
+    model, data, info = model_for(name, progress=sys.stderr.isatty(), **given)
     heads = model.config.n_layers*model.config.n_heads
     pairs = prospects(model, data.X_test, data.y_test, heads)
     n_train, steps, channels = data.X_train.shape
     sizes = dict(dataset=name, train=n_train, test=len(data.X_test), steps=steps, channels=channels,
                  classes=len(data.classes), accuracy=info["test_accuracy"])
     table = pd.DataFrame(sizes, index=pairs.index).join(pairs)
-    if not args.csv: _describe(model, data, info, pairs)
+    if not csv: _describe(model, data, info, pairs)
     return table
 
 # %% ../nbs/90_cli.ipynb #825486c9
-def _datasets_options(parser):
+def _datasets_options():
     from tst_mi.data import list_datasets
-    parser.add_argument("names", nargs="*", metavar="NAME",
-                        help="datasets to look at more closely (trains a model where there is none)")
-    parser.add_argument("--csv", action="store_true", help="comma-separated values, for other programs")
-    _add(parser, options_of(list_datasets))
+    csv = click.Option(["--csv"], is_flag=True, help="comma-separated values, for other programs")
+    names = click.Argument(["names"], nargs=-1, metavar="[DATASET]...")
+    return [names, csv, *_options(options_of(list_datasets))]
 
-def _datasets(args):
+def _datasets(names, csv, **given):
+    """List datasets, and what pairs they allow.
+
+    Those that are named are looked at closely; a model is trained where there is none."""
     import pandas as pd
     from tst_mi.data import list_datasets
-    given = _given(args, ["data_dir"])
     check_paths(given)
-    for name in args.names:
+    for name in names:
         check_dataset(name, given.get("data_dir"))
         check_cache(name)
-    tables = [_look_at(name, args, given) for name in args.names]
-    if not args.names:
+    tables = [_look_at(name, csv, given) for name in names]
+    if not names:
         tables = [pd.DataFrame(list_datasets(**given).items(), columns=["dataset", "where"])]
-        if not args.csv:
+        if not csv:
             print(*(f"{name:32}{where}" for name, where in tables[0].itertuples(index=False)), sep="\n")
-    if args.csv: pd.concat(tables).to_csv(sys.stdout, index=False, lineterminator="\n")
+    if csv: pd.concat(tables).to_csv(sys.stdout, index=False, lineterminator="\n")
     return 0
 
 # %% ../nbs/90_cli.ipynb #a042855a
 _CALIBRATED = ("seed", "max_pairs", "alpha", "n_flips")  # settings of an analysis that `calibrate` takes
 
-def _calibrate_options(parser):
+def _calibrate_options():
     from tst_mi.analysis import Settings
-    from tst_mi.controls import calibrate
+    from tst_mi.calibration import calibrate
     from tst_mi.training import model_for
-    _add_dataset(parser)
-    _add(parser, options_of(calibrate, only=("replicates",)))
-    default = inspect.signature(calibrate).parameters["settings"].default
-    settings = options_of(Settings, only=_CALIBRATED)
-    for name, (kind, _, meaning) in settings.items():
-        settings[name] = kind, getattr(default, name), meaning
-    _add(parser, settings)
-    _add(parser, options_of(model_for, only=("checkpoint", "data_dir")))
-    parser.set_defaults(settings=default)
+    options = options_of(calibrate, only=("replicates", "settings"))
+    _, defaults, _ = options.pop("settings")
+    for name, (kind, _, meaning) in options_of(Settings, only=_CALIBRATED).items():
+        options[name] = kind, getattr(defaults, name), meaning
+    options |= options_of(model_for, only=("checkpoint", "data_dir"))
+    return [click.Argument(["dataset"]), *_options(options)]
+
+def _among(names, given):
+    "Those of the given values that have one of these names."
+    return {name: given[name] for name in names if name in given}
 
 def _verdict(row):
     "What a row of `calibrate` says, on one line."
@@ -529,19 +500,22 @@ def _verdict(row):
             f"(limit {100*row.limit:.1f} %): {verdict}")
 
 # %% ../nbs/90_cli.ipynb #4281eb06
-def _calibrate(args):
-    from tst_mi.controls import calibrate
+def _calibrate(dataset, **given):
+    "Count how often heads that carry nothing are believed."
+    from tst_mi.calibration import calibrate
     from tst_mi.training import model_for
-    settings = replace(args.settings, **_given(args, _CALIBRATED))
-    given = _given(args, ["replicates"])
-    source = _given(args, ["checkpoint", "data_dir"])
+    _, defaults, _ = options_of(calibrate, only=("settings",))["settings"]
+    settings = replace(defaults, **_among(_CALIBRATED, given))
+    runs = _among(["replicates"], given)
+    source = _among(["checkpoint", "data_dir"], given)
     check_paths(source)
-    check_numbers({**vars(settings), **given})
-    check_dataset(args.dataset, source.get("data_dir"))
-    if not source.get("checkpoint"): check_cache(args.dataset)
-    model, data, _ = model_for(args.dataset, progress=args.progress, **source)
-    found = calibrate(model, data.X_test, data.y_test, settings, progress=args.progress, **given)
-    print(f"{args.dataset}: {found.runs.max()} runs of each control; a head that carries nothing is to be "
+    check_numbers({**vars(settings), **runs})
+    check_dataset(dataset, source.get("data_dir"))
+    if not source.get("checkpoint"): check_cache(dataset)
+    progress = sys.stderr.isatty()
+    model, data, _ = model_for(dataset, progress=progress, **source)
+    found = calibrate(model, data.X_test, data.y_test, settings, progress=progress, **runs)
+    print(f"{dataset}: {found.runs.max()} runs of each control; a head that carries nothing is to be "
           f"believed in {100*settings.alpha:g} % at most")
     for row in found.itertuples():
         print(_verdict(row))
@@ -557,82 +531,60 @@ _EXIT = """exit codes:
   2    bad option, dataset or file; one line on stderr says which
   3    something broke that should not; the traceback is shown
   130  interrupted; results are those of before"""
-_COMMANDS = {  # usage -> options, action, help, examples
-    "train DATASET": (_train_options, _train, "train a model, unless there is one", (
+_NAMES = """DATASET is a name in the UEA/UCR archive, or of a folder of .ts files under data_dir
+an option may be written with - for _: --data-dir is --data_dir"""
+_COMMANDS = {  # name -> options, action, examples
+    "train": (_train_options, _train, (
         "tst_mi train Libras",
         "tst_mi train JapaneseVowels --seed 1 --epochs 40 --n_layers 2",
         "tst_mi train MySet --data_dir folder --path myset.safetensors")),
-    "report DATASET": (
-        _report_options, _report, "run the report: a page to read, tables and figures in OUT_DIR/DATASET", (
-            "tst_mi report JapaneseVowels",
-            "tst_mi report LSST --design error --max_pairs 100",
-            "tst_mi report MySet --data_dir folder --checkpoint file.safetensors -p seed 1")),
-    "datasets [NAME ...]": (_datasets_options, _datasets, "list datasets, and what pairs they allow", (
+    "report": (_report_options, _report, (
+        "tst_mi report JapaneseVowels",
+        "tst_mi report LSST --design error --max_pairs 100",
+        "tst_mi report MySet --data_dir folder --checkpoint file.safetensors -p seed 1")),
+    "datasets": (_datasets_options, _datasets, (
         "tst_mi datasets",
         "tst_mi datasets JapaneseVowels PenDigits --csv > pairs.csv")),
-    "calibrate DATASET": (
-        _calibrate_options, _calibrate, "count how often heads that carry nothing are believed", (
-            "tst_mi calibrate JapaneseVowels",
-            "tst_mi calibrate LSST --replicates 400 && echo consistent")),
+    "calibrate": (_calibrate_options, _calibrate, (
+        "tst_mi calibrate JapaneseVowels",
+        "tst_mi calibrate LSST --replicates 400 && echo consistent")),
 }
-
-# %% ../nbs/90_cli.ipynb #6b67f50c
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        said = " ".join(message.split())
-        self.exit(2, f"{self.prog}: error: {said}; see {self.prog} --help\n")
-
-def _refuse(parser, unknown):
-    "Say which word a command does not know, and which it may have been."
-    known = [option for action in parser._actions for option in action.option_strings]
-    options = [word for word in unknown if word.startswith("-")]
-    if not options:
-        parser.error(f"{_short(unknown[0])} is one word too many")
-    name = options[0].split("=")[0]
-    if name == "--dataset":
-        parser.error("the dataset is named first, without an option")
-    parser.error(f"there is no option {name}{_closest(name, known)}")
 
 # %% ../nbs/90_cli.ipynb #a2c84154
 def _epilog(examples, more):
     "What stands at the end of a help."
     listed = "\n  ".join(examples)
-    return f"examples:\n  {listed}\n\n{more}\n\n{_EXIT}"
+    return f"\b\nexamples:\n  {listed}\n\n\b\n{more}\n\n\b\n{_EXIT}"
 
-def _parser(argv):
-    "The whole parser, with the options of the command that `argv` names, and each command's own."
-    form = dict(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+def _program(words):
+    "All commands; the one that `words` begin with has its options."
     first = [examples[0] for *_, examples in _COMMANDS.values()]
-    parser = _Parser("tst_mi", description=_ABOUT, **form,
-                     epilog=_epilog(first, "tst_mi COMMAND --help tells more."))
-    parser.add_argument("--version", action="version", version=f"tst_mi {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for usage, (options, action, summary, examples) in _COMMANDS.items():
-        name = usage.split()[0]
-        sub = commands.add_parser(
-            name, usage=f"tst_mi {usage} [options]", help=summary,
-            description=summary[0].upper() + summary[1:] + ".", **form,
-            epilog=_epilog(examples, "an option may be written with - for _: --data-dir is --data_dir"))
-        if argv[:1] == [name]: options(sub)
-        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        sub.set_defaults(action=action, parser=sub)
-    return parser
+    reading = {"help_option_names": ["-h", "--help"],
+               "token_normalize_func": lambda name: name.replace("-", "_")}
+    program = click.Group("tst_mi", help=_ABOUT, epilog=_epilog(first, "tst_mi COMMAND --help tells more"),
+                          no_args_is_help=False, context_settings=reading)
+    click.version_option(__version__, message="%(prog)s %(version)s")(program)
+    for name, (options, action, examples) in _COMMANDS.items():
+        params = options() if words[:1] == [name] else []
+        params.append(click.Option(["--debug"], is_flag=True, expose_value=False,
+                                   help="show the traceback of an error"))
+        program.add_command(click.Command(name, callback=action, params=params, help=action.__doc__,
+                                          epilog=_epilog(examples, _NAMES)))
+    return program
 
 # %% ../nbs/90_cli.ipynb #4012a03c
-def _underscored(option):
-    "An option with _ for - in its name; a value behind = stays as it is."
-    if not option.startswith("--"): return option
-    name, equals, value = option[2:].partition("=")
-    return f"--{name.replace('-', '_')}{equals}{value}"
-
-def _words(argv):
-    "The command line with _ for - in the names of options, and a negative number tied to its option."
-    words = []
-    for word in argv:
-        after_option = words and re.fullmatch(r"--\w+", words[-1])
-        if after_option and re.match(r"-[\d.]", word): words[-1] += f"={word}"
-        else: words.append(_underscored(word))
-    return words
+def _refusal(error, words):
+    "What is wrong with a command line, in one line."
+    command = "tst_mi"
+    if words and words[0] in _COMMANDS: command += f" {words[0]}"
+    said = shorten(error.format_message(), 300, placeholder="...").rstrip(".")
+    if isinstance(error, click.NoSuchOption):
+        name = error.option_name
+        if name == "--dataset":
+            said = "the dataset is named first, without an option"
+        elif command == "tst_mi" and not error.possibilities:
+            said = f"options stand after the command, as in tst_mi report LSST {name}"
+    return f"{command}: error: {said}; see {command} --help"
 
 # %% ../nbs/90_cli.ipynb #005405a0
 def main(
@@ -640,22 +592,20 @@ def main(
 ) -> int: # the exit code
     "Run one command."
     if argv is None: argv = sys.argv[1:]
-    words = _words(argv)
-    debug = "--debug" in words
     try:
-        parser = _parser(words)
-        early = words and words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")
-        if early: parser.error(f"options stand after the command, as in tst_mi report LSST {words[0]}")
-        args, unknown = parser.parse_known_args(words, argparse.Namespace(progress=sys.stderr.isatty()))
-        if unknown: _refuse(args.parser, unknown)
-        return args.action(args)
-    except SystemExit as e:   # from argparse, which has said why
-        return e.code
+        program = _program(argv)
+        with program.make_context("tst_mi", list(argv)) as context:
+            return program.invoke(context)
+    except click.exceptions.Exit as e:   # after --help or --version
+        return e.exit_code
+    except click.UsageError as e:
+        print(_refusal(e, argv), file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("tst_mi: interrupted", file=sys.stderr)
         return 130
     except (ValueError, OSError) as e:
-        if debug: traceback.print_exc()
+        if "--debug" in argv: traceback.print_exc()
         print(f"tst_mi: error: {' '.join(str(e).split())}", file=sys.stderr)
         return 2
     except Exception:

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 from scipy.signal import resample
+
 from .artifacts import cache_dir, sha256
 
 # %% ../nbs/05_data.ipynb #5a0c7e02

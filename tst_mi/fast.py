@@ -15,21 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from tst_mi.hooks import (
-    PROTOCOL,
-    Trace,
-    _altered_z,
-    _by_donor,
-    _entered,
-    _Generic,
-    _generic_chunk,
-    _names,
-    _next_row,
-    _places,
-    _slices,
-    _Steps,
-    _trace,
-)
+
+from .hooks import (PROTOCOL, Trace, _altered_z, _by_donor, _entered, _Generic, _generic_chunk, _names,
+    _next_row, _places, _slices, _Steps, _trace)
 from .inputs import _check_finite, _is_whole, _lead, _mask_rows, _numpy, _run, _tensors, _token_mask
 from .model import rounding
 

@@ -15,7 +15,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
-from .analysis import tested_quantity
+
+from .metrics import tested_quantity
+from .pairs import check_direction
 
 # %% ../nbs/70_figures.ipynb #47b304dc
 COLUMN = 3.5  # inches: width of one column in print
@@ -234,7 +236,7 @@ def role_text(
     role: str, # 'base', 'source' or 'control'
 ) -> str: # its true class, and the predicted one if that is another
     "What the instance in a role is."
-    misread = {"denoising": "base", "noising": "source"}.get(row.direction)
+    misread = check_direction(row.direction).misread
     text = f"class {data.classes[data.y_test[getattr(row, role)]]}"
     return f"{text}, taken for {data.classes[row.foil]}" if role == misread else text
 

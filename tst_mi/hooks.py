@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+
 from .inputs import _call, _check_finite, _check_range, _lead, _mask_rows, _numpy, _tensors, _token_mask
 from .model import require_eval
 

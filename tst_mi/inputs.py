@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import nn
+
 from .model import require_eval, rounding
 
 # %% ../nbs/14_inputs.ipynb #8829abee

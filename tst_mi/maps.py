@@ -13,8 +13,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
-from .analysis import tested_quantity
+
 from .figures import COLOURS, COLUMN, PAGE, STYLE, role_text
+from .metrics import tested_quantity
 
 # %% ../nbs/71_maps.ipynb #62ac1c19
 def _signals(axes, series):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.special import log_softmax
+
 from .pairs import check_direction
 from .patching import Sweep
 

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
 from .artifacts import fingerprint
 from .model import _whole
 

@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+
 from .analysis import SCHEMA
 from .artifacts import check_folder, differing, publish, recover
 from .figures import COLUMN, PAGE, STYLE, control_null, forest, head_importance

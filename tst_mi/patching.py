@@ -19,53 +19,15 @@ import pandas as pd
 import torch
 from torch import nn
 from tqdm.auto import tqdm
+
 from .artifacts import fingerprint, to_plain, versions, whole_file
-from tst_mi.fast import (
-    _check_patches,
-    _check_sets,
-    _chunk_logits,
-    _declares,
-    _head_stream,
-    _in_double,
-    _mean_trace,
-    _pairs_at_a_time,
-    _plain_runs,
-    _warn_of_rounding,
-    _where_real,
-    has_fast_path,
-    missing_members,
-)
-from tst_mi.hooks import (
-    ABLATIONS,
-    SITES,
-    _check_alike,
-    _check_alter,
-    _check_generic,
-    _Generic,
-    _generic_chunk,
-    _generic_mean,
-    _Plan,
-    _same_output,
-    _Steps,
-    _trace,
-    check_reach,
-    find_heads,
-    transparent,
-)
-from tst_mi.inputs import (
-    _call,
-    _check_mask,
-    _check_module,
-    _check_range,
-    _check_rows,
-    _data,
-    _few,
-    _is_whole,
-    _lead,
-    _mask_rows,
-    _numpy,
-    _token_mask,
-)
+from .fast import (_check_patches, _check_sets, _chunk_logits, _declares, _head_stream, _in_double,
+    _mean_trace, _pairs_at_a_time, _plain_runs, _warn_of_rounding, _where_real, has_fast_path,
+    missing_members)
+from .hooks import (ABLATIONS, SITES, _check_alike, _check_alter, _check_generic, _Generic,
+    _generic_chunk, _generic_mean, _Plan, _same_output, _Steps, _trace, check_reach, find_heads, transparent)
+from .inputs import (_call, _check_mask, _check_module, _check_range, _check_rows, _data, _few,
+    _is_whole, _lead, _mask_rows, _numpy, _token_mask)
 from .model import require_eval
 
 # %% ../nbs/20_patching.ipynb #c6d12929

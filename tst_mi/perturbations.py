@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 from torch import nn
+
 from .model import predict
 
 # %% ../nbs/40_perturbations.ipynb #edad420e

@@ -13,22 +13,14 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from tst_mi.analysis import (
-    Analysis,
-    Settings,
-    _facts,
-    _infer,
-    _match,
-    _stack,
-    analyse,
-    check_inputs,
-    judged,
-    sites_of,
-)
+from .analysis import (Analysis, Settings, _facts, _infer, _match, _stack, analyse, check_inputs,
+    judged, sites_of)
+from .flips import adjust
 from .metrics import Effect, primary, tested_quantity
+from .model import _series
 from .pairs import DESIGNS, make_pairs, split_pairs
-from .patching import _series, sweep
-from .statistics import LEAST_UNITS, adjust, verdict
+from .patching import sweep
+from .statistics import LEAST_UNITS, verdict
 
 # %% ../nbs/36_questions.ipynb #226bac49
 def _prospect(design, direction, inputs, n_tests, settings):

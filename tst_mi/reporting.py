@@ -26,7 +26,7 @@ from .analysis import COLUMNS, SCHEMA, SUMMARY, Analysis, Settings, summarise, u
 from .artifacts import to_plain
 from .baselines import ATTENTION
 from .baselines import COLUMNS as BASELINES_COLUMNS
-from .controls import Rotation, rotated, scrambled
+from .calibration import Rotation, rotated, scrambled
 from .data import Dataset
 from .model import ModelConfig
 from .perturbations import COLUMNS as PRESERVATION_COLUMNS

@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 from torch import nn
 from tqdm.auto import tqdm
+
 from .analysis import Analysis, check_origin
 from .inputs import model_logits
 from .metrics import effect, tested_effect
+from .pairs import donors_of
 from .patching import sweep
 from .perturbations import GRID, perturb
 from .rankings import compare_rankings, rankable, row_correlations
@@ -47,7 +49,8 @@ ROLES = {  # what is perturbed -> roles of a triple
 
 def _perturbed(table, perturbed, n):
     "Pairs whose perturbed roles point n rows further; and the instances of those roles, (P, roles)."
-    roles = [role for role in ROLES[perturbed] if (table[role] >= 0).all()]
+    serving = ("base", *donors_of(table))
+    roles = [role for role in ROLES[perturbed] if role in serving]
     moved = table.copy()
     moved[roles] += n
     return moved, table[roles].to_numpy()
@@ -55,9 +58,7 @@ def _perturbed(table, perturbed, n):
 # %% ../nbs/50_stability.ipynb #047c3c90
 def _measure(model, X, table, direction, site, patch):
     "Tested quantity (P, U), its gap (P,), and the source's effect on probability (P, U)."
-    contrast = (table.control >= 0).all()
-    donors = ("source", "control") if contrast else ("source",)
-    swept = sweep(model, X, table, site=site, donors=donors, **patch)
+    swept = sweep(model, X, table, site=site, donors=donors_of(table), **patch)
     q = tested_effect(swept, direction)
     probability = effect(swept, direction, metric="probability")
     pairs = len(table)

@@ -17,9 +17,8 @@ from scipy import stats
 
 from .bootstrap import _bootstrap_t, _check_same, _with_limits, bootstrap, limit_columns
 from .effect_sizes import d_z, rank_biserial
-from tst_mi.flips import (
-    ADJUSTED, EXACT_LIMIT, PValues, Units, _check_name, _flip_test, _refuse_constant, _step_down, adjust,
-    unit_sums)
+from .flips import (ADJUSTED, EXACT_LIMIT, PValues, Units, _check_name, _flip_test, _refuse_constant,
+    _step_down, adjust, unit_sums)
 
 # %% ../nbs/30_statistics.ipynb #a52a010b
 def _larger_of_both(units, shifts, n_flips, seed):

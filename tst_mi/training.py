@@ -25,26 +25,11 @@ from safetensors.torch import save
 from sklearn.model_selection import train_test_split
 from torch.nn import functional as F
 from tqdm.auto import tqdm
+
 from .artifacts import cache_dir, check_place, fingerprint, to_plain, versions, whole_file
 from .data import Dataset, load_dataset
-from tst_mi.model import (
-    ModelConfig,
-    TimeSeriesTransformer,
-    _array,
-    _below_one,
-    _check_tensors,
-    _choice,
-    _existing_file,
-    _number,
-    _reason,
-    _rows_at_once,
-    _series,
-    _shown,
-    _whole,
-    check_device,
-    predict,
-    rounding,
-)
+from .model import (ModelConfig, TimeSeriesTransformer, _array, _below_one, _check_tensors, _choice,
+    _existing_file, _number, _reason, _rows_at_once, _series, _shown, _whole, check_device, predict, rounding)
 
 # %% ../nbs/12_training.ipynb #f3a36469
 def _labels(y):

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
-import tst_mi.model
+import tst_mi.training
 from tst_mi.cli import main
 from tst_mi.model import ModelConfig, TimeSeriesTransformer, check_device, convert_state, load_published, predict
 from tst_mi.training import SHIPPED, _checksum, check_accuracy, fit, from_cache, load_checkpoint, model_for, save_checkpoint, split_validation, train_checkpoint
@@ -124,7 +124,7 @@ def test_what_a_training_cannot_be_told(settings, words):
 def no_data(tmp_path, monkeypatch):
     "An empty folder, also for the cache; data must not be asked for."
     monkeypatch.setenv("TST_MI_CACHE", str(tmp_path))
-    monkeypatch.setattr(tst_mi.model, "load_dataset", lambda *a, **k: pytest.fail("data were loaded"))
+    monkeypatch.setattr(tst_mi.training, "load_dataset", lambda *a, **k: pytest.fail("data were loaded"))
     return tmp_path
 
 
@@ -206,7 +206,7 @@ def test_labels_that_are_none(y, n_classes, words): refused(lambda: fit(X, y, n_
 
 def test_a_network_too_large_for_this_machine(monkeypatch):
     def fails(config): raise RuntimeError("[enforce fail at alloc_cpu.cpp:127]\nDefaultCPUAllocator: can't allocate memory")
-    monkeypatch.setattr(tst_mi.model, "TimeSeriesTransformer", fails)
+    monkeypatch.setattr(tst_mi.training, "TimeSeriesTransformer", fails)
     refused(lambda: fit(X, Y, 2, **TINY), "a network of this shape cannot be made on cpu", "can't allocate memory")
 
 
@@ -273,7 +273,7 @@ def test_devices():
 
 def seal(path, /, tensors=None, entry=None, **changes):
     "Write a checkpoint anew with another content and, as an attacker could, the right checksum."
-    with tst_mi.model.safe_open(path, framework="pt") as file: info = json.loads(file.metadata()["tst_mi"])
+    with tst_mi.training.safe_open(path, framework="pt") as file: info = json.loads(file.metadata()["tst_mi"])
     tensors = load_file(path) if tensors is None else tensors
     info = {k: v for k, v in {**info, **changes}.items() if k != "sha256" and v is not None}
     text = json.dumps({"sha256": _checksum(info, tensors), **info}) if entry is None else entry
@@ -311,7 +311,7 @@ def without(path):
 
 def swapped(path):
     "The first norm's scale and shift change places."
-    with tst_mi.model.safe_open(path, framework="pt") as file: text = file.metadata()["tst_mi"]
+    with tst_mi.training.safe_open(path, framework="pt") as file: text = file.metadata()["tst_mi"]
     tensors = load_file(path)
     tensors["norms.0.weight"], tensors["norms.0.bias"] = tensors["norms.0.bias"], tensors["norms.0.weight"]
     seal(path, tensors, text)
@@ -521,7 +521,7 @@ def test_nothing_is_saved_that_could_not_be_loaded(kind, model, tmp_path):
 def test_a_place_is_refused_before_the_training(name, tmp_path, monkeypatch):
     (tmp_path/"folder.safetensors").mkdir()
     (tmp_path/"file").write_text("")
-    monkeypatch.setattr(tst_mi.model, "fit", lambda *a, **k: pytest.fail("a training began"))
+    monkeypatch.setattr(tst_mi.training, "fit", lambda *a, **k: pytest.fail("a training began"))
     refused(lambda: train_checkpoint(None, tmp_path/name), name.split("/")[0], folder=tmp_path)
 
 

@@ -130,7 +130,7 @@ def refused(words, capsys):
 @pytest.mark.parametrize("words, told", CASES, ids=lambda v: " ".join(v)[:50] if isinstance(v, tuple) else "")
 def test_bad_options_are_refused_at_once(words, told, place, capsys, monkeypatch):
     def trained(*_, **__): raise AssertionError("a model was trained before the request was looked at")
-    monkeypatch.setattr("tst_mi.model.train_checkpoint", trained)
+    monkeypatch.setattr("tst_mi.training.train_checkpoint", trained)
     before, begin = place(), time.time()
     assert told in refused(words, capsys)
     assert place() == before

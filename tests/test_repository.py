@@ -82,6 +82,29 @@ def test_export_cells_stand_between_prose_and_examples(path):
     assert not any(a and b for a, b in zip(exports[1:], exports[2:])), "two export cells in a row"
 
 
+def page_numbers():
+    "module -> number of the page that makes it"
+    pattern = re.compile(r"File to edit: \.\./nbs/(\d\d)_")
+    found = {path: pattern.search(path.read_text(encoding="utf-8")) for path in (ROOT/"tst_mi").glob("*.py")}
+    return {path.stem: int(page[1]) for path, page in found.items() if page}
+
+
+def imported(path):
+    "Modules of the project that a module imports, at its top or inside functions."
+    source = path.read_text(encoding="utf-8")
+    inside = re.findall(r"^ *from (?:\.|tst_mi\.)(\w+) import", source, re.M)
+    whole = re.findall(r"^ *from (?:\.|tst_mi) import (.+)$", source, re.M)
+    return inside + [name.strip() for names in whole for name in names.split(",")]
+
+
+def test_modules_import_only_from_lower_pages():
+    numbers = page_numbers()
+    assert len(numbers) > 20
+    upwards = [(module, other) for module in numbers for other in imported(ROOT/"tst_mi"/f"{module}.py")
+               if other in numbers and numbers[other] >= numbers[module]]
+    assert not upwards, upwards
+
+
 def test_wheel_builds_and_imports_without_nbdev(tmp_path):
     import shutil
     for name in ("setup.py", "settings.ini", "README.md", "LICENSE"): shutil.copy(ROOT/name, tmp_path)

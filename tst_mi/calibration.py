@@ -16,7 +16,7 @@ from scipy.stats import binom
 from torch import nn
 from tqdm.auto import tqdm
 
-from .analysis import Settings, check_inputs, sites_of
+from .analysis import Settings, _inputs, sites_of
 from .flips import adjust, unit_sums
 from .metrics import donor_contrast, primary
 from .model import _whole
@@ -204,9 +204,9 @@ def placebo_runs(
 ) -> pd.DataFrame: # one row per run, layer and head: n (triples), mean (logits), t, p, q, p_max_t
     "The whole pipeline on placebo triples, many times."
     _whole("replicates", replicates)
-    y, logits, exclude = check_inputs(model, X, y, settings, patch)
+    inputs = _inputs(model, X, y, settings, patch)
     seeds = range(settings.seed, settings.seed + replicates)
-    many = [placebo_pairs(y, logits, settings.max_pairs, seed, exclude) for seed in seeds]
+    many = [placebo_pairs(inputs.y, inputs.logits, settings.max_pairs, seed, inputs.copied) for seed in seeds]
     fewest = min(len(pairs) for pairs in many)
     if fewest < LEAST_UNITS:
         raise ValueError(f"only {fewest} placebo triples can be formed; "

@@ -140,7 +140,8 @@ def _without_each(q, k, v, mask, positions):
     scores = scores[:, :, None].masked_fill(left_out, -torch.inf)  # (P, H, B, T, T)
     pattern = scores.softmax(-1)
     largest = scores.amax(-1)
-    weight = largest - pattern.amax(-1).log()  # log-sum-exp of the scores
+    largest_share = pattern.amax(-1)
+    weight = largest - largest_share.log()  # log-sum-exp of the scores
     if mask is not None or k.shape[2] == 1:  # perhaps nothing is left: weight 0, value 0
         pattern = torch.nan_to_num(pattern)
         weight = torch.where(largest.isinf(), largest, weight)
@@ -153,22 +154,27 @@ def _others_attention(q, k, v, k1, v1, mask, positions):
     rest, weight = _without_each(q, k, v, mask, positions)
     scores = torch.einsum("phte,phvbe->pvbth", q, k1)
     if mask is not None:  # a padded step stays unseen
-        scores = scores.masked_fill(~mask[:, None, positions, None, None], -torch.inf)
-    share = torch.sigmoid(scores - weight[:, None])[..., None]
-    new = v1.permute(0, 2, 3, 1, 4)[:, :, :, None]
-    return torch.lerp(rest[:, None], new, share)
+        unseen = ~mask[:, None, positions, None, None]
+        scores = scores.masked_fill(unseen, -torch.inf)
+    share = torch.sigmoid(scores - weight[:, None])
+    new = v1.permute(0, 2, 3, 1, 4)
+    return torch.lerp(rest[:, None], new[:, :, :, None], share[..., None])
 
 # %% ../nbs/18_fast.ipynb #7533d9b1
 def _own_attention(q1, k1, v1, k, v, mask, positions):
     "What the changed token attends to: z of (P, V, B, H, E)."
     scores = torch.einsum("phvbe,phte->phvbt", q1, k)
-    index = positions.view(1, 1, 1, -1, 1).expand(*scores.shape[:-1], 1)
-    scores = scores.scatter(-1, index, (q1*k1).sum(-1, keepdim=True))
+    index = positions.view(1, 1, 1, -1, 1)
+    index = index.expand(*scores.shape[:-1], 1)
+    own = (q1*k1).sum(-1, keepdim=True)
+    scores = scores.scatter(-1, index, own)
     if mask is not None:
-        scores = scores.masked_fill(~mask[:, None, None, None], -torch.inf)
+        unseen = ~mask[:, None, None, None]
+        scores = scores.masked_fill(unseen, -torch.inf)
     pattern = scores.softmax(-1)
-    old = v[:, :, positions][:, :, None]
-    z = torch.einsum("phvbt,phte->phvbe", pattern, v) + pattern.gather(-1, index)*(v1 - old)
+    old = v[:, :, positions]
+    with_old = torch.einsum("phvbt,phte->phvbe", pattern, v)
+    z = with_old + pattern.gather(-1, index)*(v1 - old[:, :, None])
     return z.permute(0, 2, 3, 1, 4)
 
 # %% ../nbs/18_fast.ipynb #fb360253
@@ -281,7 +287,9 @@ def _enter_sets(block, base, donor, put_SH):
 def _pass_sets(block, x, mask, donor, put_SH):
     "The stream leaving a later layer, with the donor's z in the sets' heads; x is (P*S, T, D)."
     z = block.heads(x, mask).unflatten(0, (-1, len(put_SH)))
-    z = torch.where(put_SH[None, :, None, :, None], donor.z[:, None], z).flatten(0, 1)
+    replaced = put_SH[None, :, None, :, None]
+    z = torch.where(replaced, donor.z[:, None], z)
+    z = z.flatten(0, 1)
     h = block.mid(x, block.attn.out(z))
     return block.finish(h, block.mlp(h))
 
@@ -349,13 +357,7 @@ def _variants(plan, module, trace):
     parts = len(_slices(plan.site, module, width))
     return parts*len(plan.positions) if plan.site.one_position else parts
 
-# %% ../nbs/18_fast.ipynb #ff344ac7
-def _sums(layers, weight):
-    "Every activation summed over instances, weighted by instance and position, in double precision."
-    weight = weight.double()
-    return [[torch.einsum("pt,pt...->t...", weight, v.double()) for v in layer] for layer in layers]
-
-# %% ../nbs/18_fast.ipynb #9ced53d9
+# %% ../nbs/18_fast.ipynb #1a800023
 class _PlainRuns(NamedTuple):
     "Plain runs of some instances."
     layers: list  # their traces
@@ -371,6 +373,13 @@ def _plain_runs(model, X, mask, rows, p):
     _check_finite(logits)
     return _PlainRuns(layers, last, logits, m)
 
+# %% ../nbs/18_fast.ipynb #ff344ac7
+def _sums(layers, weight):
+    "Every activation summed over instances, weighted by instance and position, in double precision."
+    weight = weight.double()
+    return [[torch.einsum("pt,pt...->t...", weight, v.double()) for v in layer] for layer in layers]
+
+# %% ../nbs/18_fast.ipynb #9ced53d9
 def _mean_trace(model, X, mask, p):
     "Every layer's activations averaged over instances, position by position; padded steps are left out."
     totals = None
@@ -427,7 +436,9 @@ def _altered(alter, base, donors, rows):
 # %% ../nbs/18_fast.ipynb #27cafd6b
 def _own_logits(runs, donors, where):
     "Logits (D, P, K) of the donors' own runs; NaN for ablations."
-    own = torch.full((len(donors), len(where), runs.logits.shape[1]), torch.nan).to(runs.logits)
+    n_classes = runs.logits.shape[1]
+    own = torch.full((len(donors), len(where), n_classes), torch.nan)
+    own = own.to(runs.logits)
     columns = _by_donor(donors, where.T[1:])
     for i, d in enumerate(donors):
         if columns[d] is not None:
@@ -498,7 +509,7 @@ def _some(values, k):
 def _probe(g, plan):
     "A run of the model, of series and mask, that gives its logits and those of one patch in every layer."
     def run(model, x, mask):
-        logits, kept = g.capture(x, mask, _names(plan))
+        logits, kept = g.capture(x, mask, _names(plan.site, plan.layers))
         value = {k: _next_row(v, len(x)) for k, v in kept.items()}
         out = [logits]
         for l in _entered(plan):
@@ -537,7 +548,10 @@ def _check_patches(chunk, g, few, plan):
     parts = [_generic_chunk(g, few.X, few.M, group, reference)[2][0] for group in groups]
     plain = base.reshape(len(base), *[1]*(own.ndim - 2), -1)
     allowed = rounding(g.model, _probe(g, plan), few.x, few.mask)
-    wrong = {"its own": abs(own - plain).max(), "another row's": abs(other - np.concatenate(parts)).max()}
+    wrong = {
+        "its own": abs(own - plain).max(),
+        "another row's": abs(other - np.concatenate(parts)).max(),
+    }
     for whose, difference in wrong.items():
         if not difference <= allowed:
             _refuse_patches(plan.site.name, whose, difference, allowed, _REMEDY[type(g)])

@@ -514,7 +514,7 @@ def _by_donor(donors, columns):
     columns = iter(columns)
     return {d: None if d in ABLATIONS else next(columns) for d in donors}
 
-# %% ../nbs/17_hooks.ipynb #69ba096b
+# %% ../nbs/17_hooks.ipynb #1a7f0020
 def _slices(site, module, width):
     "The parts of an activation that a site exchanges one at a time."
     if site.parts is None:
@@ -526,6 +526,7 @@ def _slices(site, module, width):
     step = width//n
     return [slice(i*step, (i + 1)*step) for i in range(n)]
 
+# %% ../nbs/17_hooks.ipynb #69ba096b
 def _places_of_set(site, found, value, heads):
     "Places of one set of (layer, head)."
     places = []
@@ -544,9 +545,9 @@ def _places(plan, layer, found, value):
     parts = _slices(site, found[layer], v.shape[-1])
     return [[_Place(layer, site.activation, v, part, t)] for part in parts for t in positions]
 
-def _names(plan):
+def _names(site, layers):
     "What a sweep keeps of a plain run: (layer, name of the activation)."
-    return [(l, plan.site.activation) for l in plan.layers]
+    return [(l, site.activation) for l in layers]
 
 def _entered(plan):
     "Layers that are patched one at a time; sets, which name theirs, are patched together."
@@ -649,7 +650,7 @@ def _site_logits(g, x, m, plan, value):
 # %% ../nbs/17_hooks.ipynb #1971c304
 def _generic_chunk(g, X, mask, rows, plan):
     "Logits of one chunk: base (P, K), donors' own (D, P, K), patched (D, P, *axes, K)."
-    names = _names(plan)
+    names = _names(plan.site, plan.layers)
     x, m = _tensors(X, mask, rows[:, 0], _lead(g.model))
     logits, shapes = g.capture(x, m, names)
     _check_finite(logits)

@@ -24,8 +24,9 @@ from .artifacts import fingerprint, to_plain, versions, whole_file
 from .fast import (_check_patches, _check_sets, _chunk_logits, _declares, _head_stream, _in_double,
     _mean_trace, _pairs_at_a_time, _plain_runs, _warn_of_rounding, _where_real, has_fast_path,
     missing_members)
-from .hooks import (ABLATIONS, SITES, _check_alike, _check_alter, _check_generic, _Generic,
-    _generic_chunk, _generic_mean, _Plan, _same_output, _Steps, _trace, check_reach, find_heads, transparent)
+from tst_mi.hooks import (ABLATIONS, SITES, _check_alike, _check_alter, _check_generic, _Generic,
+    _generic_chunk, _generic_mean, _names, _Plan, _same_output, _Steps, _trace, check_reach, find_heads,
+    transparent)
 from .inputs import (_call, _check_mask, _check_module, _check_range, _check_rows, _data, _few,
     _is_whole, _lead, _mask_rows, _numpy, _token_mask)
 from .model import require_eval
@@ -187,7 +188,7 @@ def _generic(g, X, mask, site, donors, sets, layers, positions, reference, few, 
         check_reach(g.model, few.x, few.mask, {h.name: h.n_heads for h in g.found}, g.call)
     layers = _check_range("layers", layers, len(g.found))
     _check_heads_of(sets, g.found)
-    names = [(l, site.activation) for l in layers]
+    names = _names(site, layers)
     hooked = transparent if path == "generic" else nullcontext
     with hooked(g.model):
         _check_generic(g, few, names)
@@ -377,7 +378,7 @@ def sweep(
     X, mask, reference = _data(X, mask, reference)
     donors = (donors,) if isinstance(donors, str) else tuple(donors or ())
     rows = _check_inputs(model, X, pairs, site, donors, mask, sets, layers, path, chunk)
-    chunk = _pairs_at_a_time(model, X) if chunk is None else chunk
+    chunk = chunk or _pairs_at_a_time(model, X)
     site = SITES[site]
     what = dict(X=X, mask=mask, site=site, donors=donors, sets=sets, layers=layers, positions=positions,
                 reference=reference, alter=_check_alter(alter, site, resume))

@@ -13,11 +13,10 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from .analysis import (Analysis, Settings, _facts, _infer, _match, _stack, analyse, check_inputs,
-    judged, sites_of)
+from tst_mi.analysis import (Analysis, Settings, _facts, _infer, _inputs, _match, _stack, analyse, judged,
+    sites_of)
 from .flips import adjust
 from .metrics import Effect, primary, tested_quantity
-from .model import _series
 from .pairs import DESIGNS, make_pairs, split_pairs
 from .patching import sweep
 from .statistics import LEAST_UNITS, verdict
@@ -25,13 +24,12 @@ from .statistics import LEAST_UNITS, verdict
 # %% ../nbs/36_questions.ipynb #226bac49
 def _prospect(design, direction, inputs, n_tests, settings):
     "One row of `prospects`, from triples on; zeros and the reason where there are none."
-    y, logits, exclude, X = inputs
     selections = DESIGNS[design].selections
     selection = settings.selection if settings.selection in selections else selections[0]
-    most = len(y)*settings.reuse
+    most = len(inputs.y)*settings.reuse
     try:
-        pairs = make_pairs(y, logits, design, direction, most, settings.seed, selection, settings.reuse,
-                           settings.stratify, exclude, X)
+        pairs = make_pairs(inputs.y, inputs.logits, design, direction, most, settings.seed, selection,
+                           settings.reuse, settings.stratify, inputs.copied, inputs.X)
     except ValueError as error:
         return 0, 0, 0., np.nan, None, str(error)
     shown = _facts(pairs, np.zeros(len(pairs)), n_tests, settings)
@@ -53,7 +51,7 @@ def prospects(
     if not isinstance(n_tests, Integral) or n_tests < 1:
         raise ValueError(f"n_tests is {n_tests!r}; "
                          "it must be the number of heads, and settings come after it")
-    inputs = *check_inputs(model, X, y, settings, patch), _series(X)
+    inputs = _inputs(model, X, y, settings, patch)
     rows = []
     for design, about in DESIGNS.items():
         for direction in about.directions:
@@ -72,8 +70,8 @@ def rematched(
     "The same instances matched many times."
     if not isinstance(matchings, Integral) or matchings < 1:
         raise ValueError(f"{matchings!r} matchings are asked for; it must be a whole number, at least one")
-    inputs = *check_inputs(model, X, y, settings, patch), _series(X)
-    each = [_match(replace(settings, seed=settings.seed + 1000 + i), *inputs) for i in range(matchings)]
+    inputs = _inputs(model, X, y, settings, patch)
+    each = [_match(replace(settings, seed=settings.seed + 1000 + i), inputs) for i in range(matchings)]
     return {direction: [matched[direction] for matched in each] for direction in each[0]}
 
 def split_effect(
@@ -156,7 +154,7 @@ def confirm(
     if settings.chosen_by != "all":
         raise ValueError(f"with selection {settings.chosen_by!r} the model's output chooses the donors, "
                          "and no test of heads is valid; use selection 'all'")
-    matched = _match(settings, *check_inputs(model, X, y, settings, patch), _series(X))
+    matched = _match(settings, _inputs(model, X, y, settings, patch))
     settings = replace(settings, power_runs=0)
     halves = _halves(matched, share, settings.seed)
     first, second = (analyse(model, X, y, settings, progress, matched=half, **patch).heads for half in halves)

@@ -31,7 +31,7 @@ paper: $(READY)
 	@$(BIN)/python -c "$(ONE_LINE); from tst_mi.paper import paper; print(*paper(sys.argv[1], sys.argv[2], sys.argv[3:]), sep='\n')" "$(OUT)" "$(PAPER)" $(DATASETS)
 
 test: check smoke
-	$(BIN)/python -m pytest -q tests
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests
 
 # The same where arithmetic differs: more threads, narrower or no vector instructions, denormal numbers taken for zero. (About a
 # quarter of an hour each; MKL takes no notice of MKL_ENABLE_INSTRUCTIONS on AMD processors, and does of MKL_CBWR.)

@@ -57,7 +57,7 @@ class Site(HTMLParser):
 
 def test_site_renders(tmp_path):
     for name in ("sphinx", "furo", "myst_nb", "ziamath"): pytest.importorskip(name, reason="`make docs` installs what renders the site")
-    done = subprocess.run([sys.executable, ROOT/"tests"/"docs.py", tmp_path/"site"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, ROOT/"tools"/"docs.py", tmp_path/"site"], capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr, done.stderr
     import docs
     pages = {path.name: Site(path) for path in (tmp_path/"site").glob("*.html")}

@@ -16,7 +16,7 @@ QUICK = {
     "81_zero_of_lsst": dict(max_pairs=80, matchings=1) | TESTS,
     "83_dilution": dict(padded={"PenDigits": [10, 96]}, trainings=2, epochs=1) | TESTS | TRIPLES,
     "84_heads_and_slices": dict(n_boot=200) | TRIPLES,
-    "85_null_rivals_stability": dict(matchings=1, placebos=5, perturbation_seeds=1, strengths=1, ig_steps=2) | TESTS | TRIPLES,
+    "85_null_rivals_stability": dict(matchings=1, placebos=2, perturbation_seeds=1, strengths=1, ig_steps=2) | TESTS | TRIPLES | dict(n_boot=100),
     "86_ledger": TESTS,
 }
 pytestmark = pytest.mark.skipif(not os.environ.get("TST_MI_REFERENCE") or not os.environ.get("TST_MI_DATA"), reason="TST_MI_REFERENCE and TST_MI_DATA are not set")

@@ -1,21 +1,19 @@
 "The published study, reproduced: runs where its files are at hand (`TST_MI_REFERENCE`; PenDigits also needs `TST_MI_DATA`)."
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy.special import softmax
 
-from tst_mi.data import load_dataset
-from tst_mi.model import load_published, predict, rounding
+from tst_mi.model import rounding
 from tst_mi.pairs import published_pairs
 from tst_mi.patching import sweep
+from tst_mi.published import MODES, study
 
 REFERENCE = os.environ.get("TST_MI_REFERENCE")
 pytestmark = pytest.mark.skipif(not REFERENCE, reason="TST_MI_REFERENCE is not set")
 NEEDS_DATA = pytest.mark.skipif(not os.environ.get("TST_MI_DATA"), reason="TST_MI_DATA is not set")
-SETS = {"JapaneseVowels": dict(length=25, method="fourier"), "PenDigits": {}, "LSST": {}}
 RIGHT = {"JapaneseVowels": (361, 370), "PenDigits": (3431, 3498), "LSST": (1519, 2466)}
 
 
@@ -26,27 +24,20 @@ def rounding_of_probabilities(model, X):
     return rounding(model, lambda model, x: model(x), torch.as_tensor(X))/2 + 2*np.finfo(np.float32).eps
 
 
-def study(name):
-    "Model, data, the model's logits and the stored results."
-    data = load_dataset(name, standardise=False, reindex=False, **SETS[name])
-    model = load_published(Path(REFERENCE)/f"TST_{name.lower()}.pth")
-    return model, data, predict(model, data.X_test), np.load(Path(REFERENCE)/f"{name}.npz")
-
-
 @pytest.fixture(scope="module", params=["JapaneseVowels", *(pytest.param(n, marks=NEEDS_DATA) for n in ("PenDigits", "LSST"))])
-def published(request): return request.param, *study(request.param)
+def published(request): return study(request.param)
 
 
 def test_the_weights_get_as_many_right(published):
-    name, _, data, logits, _ = published
-    assert ((logits.argmax(1) == data.y_test).sum(), len(logits)) == RIGHT[name]
+    right = published.logits.argmax(1) == published.data.y_test
+    assert (right.sum(), len(right)) == RIGHT[published.name]
 
 
-@pytest.mark.parametrize("mode, direction", [("denoise", "denoising"), ("noise", "noising")])
+@pytest.mark.parametrize("mode, direction", MODES.items())
 def test_pairs_and_patches_are_the_stored_ones(published, mode, direction):
-    name, model, data, logits, stored = published
+    model, data, logits, stored = (getattr(published, k) for k in ("model", "data", "logits", "stored"))
     pairs = published_pairs(data.y_test, logits, direction).table
-    if name != "LSST":  # its selection of errors is not determined by the study's description
+    if published.name != "LSST":  # its selection of errors is not determined by the study's description
         corrupted, clean = ("base", "source") if mode == "denoise" else ("source", "base")
         theirs = {"source": stored[f"{mode}_source"], "base": stored[f"{mode}_target"]}
         assert sorted(pairs[corrupted]) == sorted(theirs[corrupted])
@@ -55,7 +46,7 @@ def test_pairs_and_patches_are_the_stored_ones(published, mode, direction):
         most = {label: p[(data.y_test == label) & (logits.argmax(1) == label)].max() for label in set(pairs.label)}
         short = [most[data.y_test[i]] - p[i] for i in theirs[clean]]
         assert max(short) <= 4*np.finfo(np.float32).eps and len(set(theirs[clean])) == pairs[clean].nunique()
-    table = pairs.iloc[:0].reindex(range(len(stored[f"{mode}_source"]))).assign(source=stored[f"{mode}_source"], base=stored[f"{mode}_target"])
+    table = published.pairs(mode)
     allowed = rounding_of_probabilities(model, data.X_test[table.base])
     for site, key in (("projection_slice", "head_patch"), ("layer", "layer_patch"), ("mlp", "mlp_patch")):
         swept = sweep(model, data.X_test, table, site, donors=("source",))
@@ -64,7 +55,7 @@ def test_pairs_and_patches_are_the_stored_ones(published, mode, direction):
 
 
 def test_projection_slices_are_not_heads():
-    model, data, logits, stored = study("JapaneseVowels")
-    pairs = published_pairs(data.y_test, logits).table
-    heads, slices = (softmax(sweep(model, data.X_test, pairs, site, donors=("source",)).patched["source"], -1) for site in ("head", "projection_slice"))
+    vowels = study("JapaneseVowels")
+    pairs = vowels.pairs("denoise")
+    heads, slices = (softmax(sweep(vowels.model, vowels.data.X_test, pairs, site, donors=("source",)).patched["source"], -1) for site in ("head", "projection_slice"))
     assert abs(heads - slices).max() > .01

@@ -26,7 +26,7 @@ from .metrics import TESTED, Effect, contrasted, effect, negative_control, teste
 from .pairs import DESIGNS, DIRECTIONS, Pairs, donors_of, make_pairs
 from .patching import Sweep, sweep
 from .planning import detectable, heterogeneity, units_needed, variance_components
-from .statistics import (LEAST_UNITS, VERDICTS, equivalence_margin, fewest_discoveries, flips_needed,
+from .statistics import (LEAST_UNITS, TEST, TESTS, VERDICTS, equivalence_margin, fewest_discoveries, flips_needed,
     infer, mean_test, smallest_p)
 
 # %% ../nbs/35_analysis.ipynb #126550d6
@@ -387,7 +387,7 @@ def analyse(
 
 COLUMNS = {  # column(s) -> meaning
     "direction": f"{', '.join(_OTHERS)} or {_LAST}",
-    "layer, head, position, set": "counted from 0",
+    ", ".join(AXES): "counted from 0",
     "pair": "number of the triple within its direction",
     "base, source, control": "row numbers of the test split, from 0",
     "label, foil, control_class, neutral":
@@ -408,7 +408,7 @@ COLUMNS = {  # column(s) -> meaning
     "run": "number of a run, each on a matching of its own",
     "t, p, p_greater": (
         "studentised statistic, two-sided and one-sided (above zero) p-value, "
-        "the larger of sign-flip and bootstrap-t"),
+        f"by {TESTS[TEST].told.format(flips='')}"),
     "recurs": "share of further matchings of instances that give the same verdict",
     "q, q_by": "Benjamini-Hochberg and Benjamini-Yekutieli adjusted p-values",
     "p_max_t, p_holm, p_bonferroni": "familywise adjusted p-values",

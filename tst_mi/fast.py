@@ -403,7 +403,8 @@ def _mean_trace(model, X, mask, p):
 # %% ../nbs/18_fast.ipynb #bf619837
 def _pick(layer, rows, fields):
     "The activations of a layer that are named, of some rows; None for the others."
-    return Trace(*[None]*5)._replace(**{name: getattr(layer, name)[rows] for name in fields})
+    kept = {name: getattr(layer, name)[rows] for name in fields}
+    return Trace(**dict.fromkeys(Trace._fields) | kept)
 
 def _each(f, layer):
     "A function of each activation that was picked."

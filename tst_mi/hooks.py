@@ -557,12 +557,14 @@ def _entered(plan):
 def _check_alike(found, site, layers, shapes):
     "Refuse layers that cannot be put into one array."
     lengths = {found[l].name: v.shape[-2] for (l, _), v in shapes.items()}
-    heads = [found[l].n_heads for l in layers]
     if site.one_position and len(set(lengths.values())) > 1:
         raise ValueError(f"layers have different lengths, {lengths}; "
                          "sweep those of one length at a time with layers=")
-    if site.parts is not None and not site.in_sets and len(set(heads)) > 1:
-        raise ValueError(f"layers have different numbers of heads, {heads}; "
+    if site.parts is None or site.in_sets:
+        return
+    counts = [site.parts(found[l], shapes[l, site.activation].shape[-1]) for l in layers]
+    if len(set(counts)) > 1:
+        raise ValueError(f"layers have different numbers of {site.axes[1]}s, {counts}; "
                          "sweep those of one number at a time with layers=")
 
 # %% ../nbs/17_hooks.ipynb #cf3b0928

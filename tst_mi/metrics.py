@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'DIVERGENCES', 'TESTED', 'pick', 'logit_difference', 'log_probability', 'probability', 'cross_entropy',
-           'kl', 'symmetric_kl', 'jensen_shannon', 'Effect', 'effect', 'donor_contrast', 'crossed_contrast',
+           'kl', 'symmetric_kl', 'jensen_shannon', 'Metric', 'Effect', 'effect', 'donor_contrast', 'crossed_contrast',
            'negative_control', 'primary', 'contrasted', 'tested_effect', 'tested_quantity']
 
 # %% ../nbs/25_metrics.ipynb #702065fd
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -68,9 +70,22 @@ def jensen_shannon(logits, label, foil, target):
     middle = _middle(target, own)
     return (_kl(target, middle) + _kl(own, middle))/2
 
-_METRICS = (logit_difference, probability, log_probability, cross_entropy, kl, symmetric_kl, jensen_shannon)
-METRICS = {metric.__name__: metric for metric in _METRICS}  # name -> function
-DIVERGENCES = ("kl", "symmetric_kl", "jensen_shannon")  # these measure a distance to the donor's output
+class Metric(NamedTuple):
+    "One way to measure an output."
+    measure: Callable # (logits, label, foil, log-probabilities of the donor) -> values
+    rises: bool = True # as the label becomes more likely?
+    to_donor: bool = False # is it a distance to the donor's own output, which falls in either direction?
+
+METRICS = {  # name -> `Metric`
+    "logit_difference": Metric(logit_difference),
+    "probability": Metric(probability),
+    "log_probability": Metric(log_probability),
+    "cross_entropy": Metric(cross_entropy, rises=False),
+    "kl": Metric(kl, to_donor=True),
+    "symmetric_kl": Metric(symmetric_kl, to_donor=True),
+    "jensen_shannon": Metric(jensen_shannon, to_donor=True),
+}
+DIVERGENCES = tuple(name for name, metric in METRICS.items() if metric.to_donor)
 
 # %% ../nbs/25_metrics.ipynb #267beb68
 @dataclass(frozen=True)
@@ -110,15 +125,16 @@ def _measure(metric, logits, pairs, target, block=256):
         log_p = None
         if metric in DIVERGENCES:
             log_p = _log_p(target[rows]).reshape(-1, *between, target.shape[-1])
-        out.append(METRICS[metric](logits[rows], label[rows], foil[rows], log_p))
+        out.append(METRICS[metric].measure(logits[rows], label[rows], foil[rows], log_p))
     return np.concatenate(out)
 
 # %% ../nbs/25_metrics.ipynb #f3a5d66d
 def _sign(metric, direction):
     "1 or -1, so that a positive change is one that the patch should make."
-    if metric in DIVERGENCES:
+    about = METRICS[metric]
+    if about.to_donor:
         return -1
-    return -direction.sign if metric == "cross_entropy" else direction.sign
+    return direction.sign if about.rises else -direction.sign
 
 def effect(
     sweep: Sweep, # logits of all patches, of pairs with the columns label and foil

@@ -281,7 +281,8 @@ def _fast(model, X, mask, site, donors, sets, layers, positions, reference, few,
     layers = _check_range("layers", layers, len(model.blocks))
     positions = _check_range("positions", positions, traces[0].x.shape[1])
     _check_heads_of(sets, steps.found)
-    _check_alike(steps.found, site, layers, {})
+    shapes = {(l, name): getattr(traces[l], name).flatten(2) for l, name in _names(site, layers)}
+    _check_alike(steps.found, site, layers, shapes)
     mean = None
     if "mean" in donors:
         pool = slice(None) if reference is None else reference

@@ -29,9 +29,9 @@ from .data import Dataset
 from .model import ModelConfig
 from .pairs import DESIGNS, check_direction
 from .perturbations import COLUMNS as PRESERVATION_COLUMNS
-from .perturbations import GRID
+from .perturbations import PERTURBATIONS
 from .stability import COLUMNS as STABILITY_COLUMNS
-from .statistics import LEAST_FOR_INTERVALS, LEAST_UNITS, equivalence_margin
+from .statistics import LEAST_FOR_INTERVALS, LEAST_UNITS, TEST, TESTS, equivalence_margin
 
 # %% ../nbs/73_reporting.ipynb #75557017
 def number(
@@ -639,7 +639,7 @@ def stretches_sentence(
     "What is in the table of stretches and in the map below it."
     which = direction
     if first_of > 1:
-        which += ", first of the two directions; both are in segments.csv"
+        which += f", first of {first_of} directions; all are in segments.csv"
     found = (segments.q <= alpha).sum()
     return (f"Means over {n_triples} triples ({which}); {found} of {len(segments)} heads and stretches are "
             "significant after Benjamini–Hochberg over all of them. Number of significant heads, and in "
@@ -817,11 +817,10 @@ def _triples_text(result):
 def _tests_text(settings, n_heads):
     "Tests, intervals and what the verdicts mean."
     alpha = settings.alpha
-    flips = f"{settings.n_flips:,} sampled sign patterns, or all of them up to 14 units"
+    flips = f" ({settings.n_flips:,} sampled sign patterns, or all of them up to 14 units)"
     margin = percent(equivalence_margin(n_heads))
     return (f"Each of the {n_heads} heads was tested{_where(settings.design)} "
-            "with the larger of the p-values of a two-sided "
-            f"studentised sign-flip test ({flips}) and a bootstrap-t test, with Benjamini–Hochberg "
+            f"with {TESTS[TEST].told.format(flips=flips)}, with Benjamini–Hochberg "
             f"correction over heads at {100*alpha:g} %; intervals are {100*(1 - alpha):g} % studentised "
             "bootstrap intervals over independent units, never narrower than the t-interval "
             f"({settings.n_boot:,} resamples), and bands are simultaneous over heads. "
@@ -831,11 +830,13 @@ def _tests_text(settings, n_heads):
 
 def _stability_text(seeds):
     "What was perturbed, and how."
-    strengths = {kind: ", ".join(f"{strength:g}" for strength in GRID[kind]) for kind in GRID}
+    kinds = []
+    for about in PERTURBATIONS.values():
+        strengths = ", ".join(f"{strength:g}" for strength in about.strengths)
+        kinds.append(about.told.format(strengths))
     times = "random seed" if seeds == 1 else "random seeds"
-    return (f"Stability was measured under Gaussian noise ({strengths['gaussian']} s.d. of each channel of "
-            f"each series), time warps ({strengths['time_warp']} of the speed) and phase shifts "
-            f"({strengths['phase_shift']} steps), {seeds} {times} each, as the agreement (Spearman) of "
+    return (f"Stability was measured under {', '.join(kinds[:-1])} and {kinds[-1]}, "
+            f"{seeds} {times} each, as the agreement (Spearman) of "
             "rankings across random halves of the triples divided by its noise ceiling.")
 
 # %% ../nbs/73_reporting.ipynb #6dc154d1

@@ -35,6 +35,7 @@ class Test(NamedTuple):
     assumes: str # what its p-values rest on
     skew_limits: dict # from so many units on -> largest |skewness| that is tested; with fewer: nothing
     smallest_p: Callable # of the number of units and of resamples; falls as 1/(resamples + 1)
+    told: str = "" # what gives the p-values, in words; {flips} stands for how many sign patterns, if any
 
 def _least_of_flips(n_units, n_flips):
     "All patterns, or the observed one among those drawn."
@@ -48,9 +49,14 @@ SKEW_LIMITS = {30: .75, 40: 1.25, 60: 1.5, 100: 4., 200: np.inf}
 
 TESTS = {
     "larger of both": Test(
-        _larger_of_both, "exchangeable donors, or little lean", SKEW_LIMITS, _least_of_resamples),
-    "sign-flip": Test(_flip_test, "exchangeable donors, whatever the lean", {2: np.inf}, _least_of_flips),
-    "bootstrap-t": Test(_bootstrap_t, "units enough to learn the lean", {100: np.inf}, _least_of_resamples),
+        _larger_of_both, "exchangeable donors, or little lean", SKEW_LIMITS, _least_of_resamples,
+        "the larger of the p-values of a two-sided studentised sign-flip test{flips} and a bootstrap-t test"),
+    "sign-flip": Test(
+        _flip_test, "exchangeable donors, whatever the lean", {2: np.inf}, _least_of_flips,
+        "a two-sided studentised sign-flip test{flips}"),
+    "bootstrap-t": Test(
+        _bootstrap_t, "units enough to learn the lean", {100: np.inf}, _least_of_resamples,
+        "a two-sided bootstrap-t test"),
 }
 TEST = "larger of both"  # behind every verdict, and every power, placebo and confirmation
 LEAST_UNITS = min(TESTS[TEST].skew_limits)  # fewer give no verdict

@@ -24,11 +24,10 @@ from .artifacts import fingerprint, to_plain, versions, whole_file
 from .fast import (_check_patches, _check_sets, _chunk_logits, _declares, _head_stream, _in_double,
     _mean_trace, _pairs_at_a_time, _plain_runs, _warn_of_rounding, _where_real, has_fast_path,
     missing_members)
-from tst_mi.hooks import (ABLATIONS, SITES, _check_alike, _check_alter, _check_generic, _Generic,
-    _generic_chunk, _generic_mean, _names, _Plan, _same_output, _Steps, _trace, check_reach, find_heads,
-    transparent)
+from .hooks import (ABLATIONS, SITES, _check_alike, _check_alter, _check_generic, _Generic,
+    _generic_chunk, _generic_mean, _names, _Plan, _same_output, _Steps, check_reach, find_heads, transparent)
 from .inputs import (_call, _check_mask, _check_module, _check_range, _check_rows, _data, _few,
-    _is_whole, _lead, _mask_rows, _numpy, _token_mask)
+    _is_whole, _lead, _mask_rows, _numpy)
 from .model import require_eval
 
 # %% ../nbs/20_patching.ipynb #c6d12929
@@ -273,15 +272,15 @@ def _may_take_shortcuts(model, site):
 def _fast(model, X, mask, site, donors, sets, layers, positions, reference, few, alter=None):
     "A function from rows to logits, and the coordinates that it fixes."
     steps = _Steps(model)
-    traces, _, logits = _trace(model, few.x, _token_mask(model, few.mask))
+    layers = _check_range("layers", layers, len(model.blocks))
+    names = _names(site, layers)
+    logits, shapes = steps.capture(few.x, few.mask, names)
     _same_output(few, logits, "entered through embed, blocks and readout "
                  "(its forward does something else besides)")
     if not _may_take_shortcuts(model, site):
         return _generic(steps, X, mask, site, donors, sets, layers, positions, reference, few, "steps", alter)
-    layers = _check_range("layers", layers, len(model.blocks))
-    positions = _check_range("positions", positions, traces[0].x.shape[1])
+    positions = _check_range("positions", positions, shapes[names[0]].shape[1])
     _check_heads_of(sets, steps.found)
-    shapes = {(l, name): getattr(traces[l], name).flatten(2) for l, name in _names(site, layers)}
     _check_alike(steps.found, site, layers, shapes)
     mean = None
     if "mean" in donors:

@@ -26,8 +26,8 @@ from .metrics import TESTED, Effect, contrasted, effect, negative_control, teste
 from .pairs import DESIGNS, DIRECTIONS, Pairs, donors_of, make_pairs
 from .patching import Sweep, sweep
 from .planning import detectable, heterogeneity, units_needed, variance_components
-from .statistics import (LEAST_UNITS, TEST, TESTS, VERDICTS, equivalence_margin, fewest_discoveries, flips_needed,
-    infer, mean_test, smallest_p)
+from .statistics import (LEAST_UNITS, TEST, TESTS, VERDICTS, equivalence_margin,
+    fewest_discoveries, flips_needed, infer, mean_test, smallest_p)
 
 # %% ../nbs/35_analysis.ipynb #126550d6
 _LEAST = {"seed": 0, "max_pairs": 2, "n_boot": 100, "n_flips": 100, "reuse": 1, "power_runs": 0}

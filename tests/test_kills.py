@@ -99,7 +99,8 @@ def test_killed_at_random_while_publishing(tmp_path):
     "Many sets a second, so that kills come at any moment."
     folder, rng, before = tmp_path/"LSST", random.Random(0), 0
     start(folder)
-    for trial in range(40 if FULL else 4):
+    for trial in range(1000):
+        if trial >= (40 if FULL else 4) and before > 10: break  # a slow machine needs more trials to have published so often
         loop = subprocess.Popen([sys.executable, "-c", LOOP, str(folder), str(before + 1)], stdout=subprocess.PIPE, start_new_session=True)
         assert loop.stdout.readline() == b"begins\n"
         time.sleep(rng.uniform(0, .3))

@@ -130,7 +130,8 @@ import tst_mi
 assert tst_mi.__file__.startswith({str(tmp_path)!r}), tst_mi.__file__
 from tst_mi.cli import main, report_notebook
 assert main(["--version"]) == main(["report", "--help"]) == main(["train", "--help"]) == 0 and report_notebook().parent.name == "notebooks"
-from tst_mi.model import model_for, predict
+from tst_mi.model import predict
+from tst_mi.training import model_for
 model, data, info = model_for("JapaneseVowels")
 assert info["same_data"] and (predict(model, data.X_test).argmax(1) == data.y_test).mean() == info["test_accuracy"]
 """

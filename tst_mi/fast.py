@@ -120,13 +120,14 @@ class Fast(NamedTuple):
     base: str # activations of the base that it needs, as letters
     stream: Callable | None # (layer, trace of base, of donor) -> (P, V, T, D); None: sets have their own way
     enters: bool = False # does this stream enter the layer? else it leaves it
+    relies: tuple = () # shortcuts that the equation takes
 
 FAST = {  # `Site.whole` -> `Fast`
-    "head": Fast("xza", _head_stream),
+    "head": Fast("xza", _head_stream, relies=("mixing",)),
     "layer": Fast("xa", _layer_stream),
     "mlp": Fast("xhm", _mlp_stream),
     "residual": Fast("x", _entering_stream, enters=True),
-    "set": Fast("xza", None),
+    "set": Fast("xza", None, relies=("mixing",)),
     "projection_slice": Fast("xa", _slice_stream),
 }
 

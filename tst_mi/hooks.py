@@ -249,7 +249,7 @@ class HeadModule(NamedTuple):
     n_heads: int # slices of its input
     projection: nn.Module # its input is z, its output the attention block's output
     layer: nn.Module | None # the module around the attention module: its input is the residual stream
-    mlp: nn.Module | None # its output is the feed-forward part's
+    mlp: nn.Module | None # its output is the feed-forward part's; what enters it differs from model to model
 
 # %% ../nbs/17_hooks.ipynb #9dcb8b02
 def _is_count(value):

@@ -21,8 +21,8 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .artifacts import fingerprint, to_plain, versions, whole_file
-from .fast import (_check_patches, _check_sets, _chunk_logits, _declares, _head_stream, _in_double,
-    _mean_trace, _pairs_at_a_time, _plain_runs, _warn_of_rounding, _where_real, has_fast_path,
+from .fast import (FAST, _check_patches, _check_sets, _chunk_logits, _declares, _head_stream,
+    _in_double, _mean_trace, _pairs_at_a_time, _plain_runs, _warn_of_rounding, _where_real, has_fast_path,
     missing_members)
 from .hooks import (ABLATIONS, SITES, _check_alike, _check_alter, _check_generic, _Generic,
     _generic_chunk, _generic_mean, _names, _Plan, _same_output, _Steps, check_reach, find_heads, transparent)
@@ -261,8 +261,8 @@ def _run_chunks(one_chunk, rows, chunk, folder, name, site, progress):
 # %% ../nbs/20_patching.ipynb #336f9781
 def _relies(site):
     "Shortcuts that a site needs."
-    used = {"mixing": site.activation == "z", "one_token": site.one_position}
-    return [shortcut for shortcut, needed in used.items() if needed]
+    equation = FAST[site.whole].relies
+    return (*equation, "one_token") if site.one_position else equation
 
 def _may_take_shortcuts(model, site):
     "Does every layer declare them?"

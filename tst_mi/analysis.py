@@ -22,7 +22,7 @@ from .effect_sizes import cliff_delta, standardised_differences
 from .flips import adjust, unit_sums
 from .hooks import AXES
 from .inputs import _as_series, _class_indices, check_inputs, check_logits
-from .metrics import TESTED, Effect, contrasted, effect, negative_control, tested_effect
+from .metrics import QUANTITIES, Effect, contrasted, effect, negative_control, tested_effect
 from .pairs import DESIGNS, DIRECTIONS, Pairs, donors_of, make_pairs
 from .patching import Sweep, sweep
 from .planning import detectable, heterogeneity, units_needed, variance_components
@@ -156,7 +156,7 @@ def _uninvolved(swept, direction):
 def _columns(q, effects, negative):
     "What is told of every triple and site: the tested quantity, the donors' effects, the negative control."
     control = effects.get("control", np.full_like(q.values, np.nan))
-    return {TESTED[q.name]: q.values, "E_source": effects["source"], "E_control": control, "N": negative}
+    return {QUANTITIES[q.name]: q.values, "E_source": effects["source"], "E_control": control, "N": negative}
 
 def _by_triple(pair, sites, columns):
     "One row per triple and site, from columns of (triples, sites)."

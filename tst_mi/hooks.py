@@ -111,6 +111,11 @@ class Site(NamedTuple):
     @property
     def in_sets(self): return self.axes == ("set",)
 
+    @property
+    def at_positions(self):
+        "The same at one position at a time."
+        return self._replace(name=f"{self.name}_pos", axes=(*self.axes, "position"))
+
 def _heads(module, width): return module.n_heads
 
 _SITES = (
@@ -121,11 +126,8 @@ _SITES = (
     Site("set", ("set",), "z", _heads, positions=False),
     Site("projection_slice", ("layer", "slice"), "a", _heads, positions=False),
 )
-SITES = {}  # name -> `Site`
-for site in _SITES:
-    SITES[site.name] = site
-    if site.positions:
-        SITES[f"{site.name}_pos"] = site._replace(name=f"{site.name}_pos", axes=(*site.axes, "position"))
+_WITH_POSITIONS = [[site, site.at_positions] if site.positions else [site] for site in _SITES]
+SITES = {site.name: site for sites in _WITH_POSITIONS for site in sites}  # name -> `Site`
 AXES = tuple(dict.fromkeys(axis for site in SITES.values() for axis in site.axes))  # of all sweeps
 
 # %% ../nbs/17_hooks.ipynb #1a7f0006

@@ -475,6 +475,10 @@ class _Generic:
             return self.call(self.model, x, mask)
 
 # %% ../nbs/17_hooks.ipynb #729adad0
+def _flat(layers, names):
+    "Activations {(layer, name): tensor (..., T, D)} of traces; those of heads side by side."
+    return {(l, name): getattr(layers[l], name).flatten(2) for l, name in names}
+
 class _Steps(_Generic):
     "Plain and patched runs of a model of `PROTOCOL`, step by step."
     def __init__(self, model):
@@ -485,7 +489,7 @@ class _Steps(_Generic):
 
     def capture(self, x, mask, names):
         layers, _, logits = _trace(self.model, x, _token_mask(self.model, mask))
-        return logits, {(l, name): getattr(layers[l], name).flatten(2) for l, name in names}
+        return logits, _flat(layers, names)
 
     def run(self, x, mask, places):
         points = _group(places, lambda place: (place.layer, place.name))

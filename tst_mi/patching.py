@@ -21,10 +21,10 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .artifacts import fingerprint, to_plain, versions, whole_file
-from .fast import (FAST, _check_patches, _check_sets, _chunk_logits, _declares, _head_stream, _in_double,
-    _mean_trace, _pairs_at_a_time, _plain_runs, _warn_of_rounding, _where_real, has_fast_path,
-    missing_members)
-from tst_mi.hooks import (ABLATIONS, SITES, _check_alike, _check_alter, _check_generic, _Generic,
+from .fast import (FAST, _check_patches, _check_sets, _chunk_logits, _declares, _head_stream,
+    _in_double, _mean_trace, _pairs_at_a_time, _plain_runs, _warn_of_rounding, _where_real,
+    has_fast_path, missing_members)
+from tst_mi.hooks import (ABLATIONS, SITES, _check_alike, _check_alter, _check_generic, _flat, _Generic,
     _generic_chunk, _generic_mean, _names, _Plan, _same_output, _Steps, _trace, check_reach, find_heads,
     transparent)
 from .inputs import (_call, _check_mask, _check_module, _check_range, _check_rows, _data, _few,
@@ -281,8 +281,7 @@ def _fast(model, X, mask, site, donors, sets, layers, positions, reference, few,
     layers = _check_range("layers", layers, len(model.blocks))
     positions = _check_range("positions", positions, traces[0].x.shape[1])
     _check_heads_of(sets, steps.found)
-    shapes = {(l, name): getattr(traces[l], name).flatten(2) for l, name in _names(site, layers)}
-    _check_alike(steps.found, site, layers, shapes)
+    _check_alike(steps.found, site, layers, _flat(traces, _names(site, layers)))
     mean = None
     if "mean" in donors:
         pool = slice(None) if reference is None else reference

@@ -16,7 +16,8 @@ from tst_mi.training import fit
 from tst_mi.pairs import make_pairs
 from tst_mi.planning import detectable, power, units_needed
 from tst_mi.questions import confirm, recurrence
-from tst_mi.statistics import LEAST_UNITS, TEST, TESTS, infer, mean_test
+from tst_mi.statistics import LEAST_UNITS, TEST, TESTS, mean_test
+from tst_mi.verdicts import infer
 
 LIGHT = Settings(max_pairs=40, n_boot=100, n_flips=400, power_runs=0)
 

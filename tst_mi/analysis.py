@@ -26,8 +26,9 @@ from .metrics import QUANTITIES, Effect, contrasted, effect, negative_control, t
 from .pairs import DESIGNS, DIRECTIONS, Pairs, donors_of, make_pairs
 from .patching import Sweep, sweep
 from .planning import detectable, heterogeneity, units_needed, variance_components
-from .statistics import (LEAST_UNITS, TEST, TESTS, VERDICTS, equivalence_margin, fewest_discoveries,
-    flips_needed, infer, mean_test, smallest_p)
+from tst_mi.statistics import (LEAST_UNITS, TEST, TESTS, fewest_discoveries, flips_needed, mean_test,
+    smallest_p)
+from .verdicts import MARGIN, VERDICTS, check_margin, infer
 
 # %% ../nbs/35_analysis.ipynb #126550d6
 _LEAST = {"seed": 0, "max_pairs": 2, "n_boot": 100, "n_flips": 100, "reuse": 1, "power_runs": 0}
@@ -41,7 +42,7 @@ def _check_sizes(settings):
             raise ValueError(f"{name} is {value!r}; it must be a whole number, at least {least}")
 
 def _check_alpha(alpha, n_flips):
-    "A false discovery rate that so many resamples can reach."
+    "An error rate that so many resamples can reach."
     if not isinstance(alpha, Real) or not 0 < alpha < .5:
         raise ValueError(f"alpha is {alpha!r}; it must lie between 0 and 0.5")
     if smallest_p(np.inf, n_flips) > alpha:
@@ -58,6 +59,7 @@ class Settings:
     n_boot: int = 10_000 # bootstrap resamples of intervals
     n_flips: int = 10_000 # resamples of the test, and sign patterns, where not all are used
     alpha: float = .05 # false discovery rate; intervals cover 1 - alpha
+    margin: float = MARGIN # share of the gap: what exceeds it is called more, what stays below it small
     # which instances may be donors: one of the design's, by default its first ('all', by true class)
     selection: str | None = None
     reuse: int = 1 # 1: each instance serves once; more: see `make_pairs`
@@ -70,6 +72,7 @@ class Settings:
             raise ValueError(f"design is {self.design!r}; it must be one of {list(DESIGNS)}")
         _check_sizes(self)
         _check_alpha(self.alpha, self.n_flips)
+        check_margin(self.margin)
         selections = DESIGNS[self.design].selections
         if self.chosen_by not in selections:
             wanted = " or ".join(map(repr, selections))
@@ -130,21 +133,22 @@ def _donors(swept, direction, cluster, enough, settings):
     return table, effects
 
 # %% ../nbs/35_analysis.ipynb #1d5463fa
-def _infer(values, gap, cluster, settings, contrast, selected):
+def _infer(values, gap, cluster, settings, contrast, selected, label=None):
     "`infer` as settings say."
-    margin = equivalence_margin(values.shape[1])
-    return infer(values, gap, margin, cluster, settings.alpha, settings.n_boot, settings.n_flips,
-                 settings.seed, contrast, selected)
+    return infer(values, gap, settings.margin, cluster, settings.alpha, settings.n_boot, settings.n_flips,
+                 settings.seed, contrast, selected, label=label)
 
 def judged(
     q: Effect, # the tested quantity of every pair and site
     pairs: Pairs, # the triples that were patched
-    settings: Settings, # alpha, resamples, seed
+    settings: Settings, # alpha, margin, resamples, seed
     contrast: bool = True, # is it a contrast of two donors?
 ) -> pd.DataFrame: # one row per site: see `infer`
     "Tests, intervals and verdicts of one family."
     values = q.values.reshape(len(pairs), -1)
-    return _infer(values, q.gap, pairs.table.cluster.to_numpy(), settings, contrast, pairs.selected)
+    table = pairs.table
+    return _infer(values, q.gap, table.cluster.to_numpy(), settings, contrast, pairs.selected,
+                  table.label.to_numpy())
 
 # %% ../nbs/35_analysis.ipynb #c8ae5fdb
 def _uninvolved(swept, direction):
@@ -197,11 +201,11 @@ def _planning(values, gap, label, cluster, sites, tested, settings):
     n_flips = max(1000, flips_needed(settings.alpha, len(sites)))
     simulation = dict(
         alpha=settings.alpha, replicates=settings.power_runs, seed=settings.seed, n_flips=n_flips)
-    share = gap.mean()/len(sites)
+    margin = settings.margin*gap.mean()
     found = detectable(values, cluster, **simulation)
     recovery = found.mde/gap.mean() if gap.mean() > 0 else np.nan
-    power = found.assign(mde_recovery=recovery, equal_share=share)
-    need = units_needed(values, share, cluster, **simulation)
+    power = found.assign(mde_recovery=recovery, margin=margin)
+    need = units_needed(values, margin, cluster, **simulation)
     need = need.rename(columns={"units": "units_needed", "units_t": "units_needed_t"})
     variation = variance_components(values, label, cluster).join(heterogeneity(values, label, cluster))
     return dict(power=sites.join(power).join(need), variation=sites.join(variation))
@@ -213,7 +217,7 @@ class Analysis:
     heads: pd.DataFrame # one row per head, or per site of another kind: see `infer` for the columns
     pairs: pd.DataFrame # one row per triple: instances, classes, cluster, logit differences, gap
     effects: pd.DataFrame # one row per triple and head: Dx or D, E of both donors, N
-    power: pd.DataFrame # one row per head: minimum detectable effect, units needed for an equal share
+    power: pd.DataFrame # one row per head: minimum detectable effect, units needed for an effect of the margin
     variation: pd.DataFrame # one row per head: variance components, effective n, heterogeneity of classes
     composition: pd.DataFrame # one row per class: classified correctly, wrongly, and used in each role
     dropped: pd.DataFrame # reason, count
@@ -427,9 +431,9 @@ COLUMNS |= {
     "mde, mde_recovery, mde_t": (
         "minimum detectable effect of a head that alone has one (80 % power): "
         "logits, share of the gap, and the t-test's figure (logits)"),
-    "equal_share, units_needed, units_needed_t": (
-        "gap over number of heads (logits); units that detect it with 80 % power, "
-        "by simulation and by the t-test"),
+    "margin, units_needed, units_needed_t": (
+        "the margin's share of the gap (logits); units that tell an effect of that size from zero with 80 % "
+        "power, by simulation and by the t-test"),
     "var_class, var_cluster, var_pair, icc":
         "variance between label classes, clusters and pairs; correlation of two pairs of one cluster",
     "design_effect, effective_n": "loss by clustering, and what the pairs are worth",
@@ -437,8 +441,14 @@ COLUMNS |= {
         "heterogeneity of class means: I-squared, s.d. beyond chance, Welch's p, classes compared",
     "recovery, recovery_lo, recovery_hi":
         "mean effect over mean gap; empty where the gap is not clearly positive",
-    "small": "shown to lie within a tenth of an equal share of the gap",
+    "recovery_band_lo, recovery_band_hi": "simultaneous band of the recoveries of a direction",
+    "p_more, q_more":
+        "is the size of the mean above the margin? p-value, and Benjamini-Hochberg adjusted",
+    "p_less, p_less_holm": "is it below the margin? p-value, and adjusted by Holm",
+    "open_classes":
+        "classes of the source in which a head that is small on average is not shown to be small",
     "verdict": "see the documentation of verdicts",
+    "familywise": "the verdict that the simultaneous band of recoveries allows",
     "balanced_mean": "mean in which every label class counts alike",
     "source_mean, source_lo, source_hi": "effect E of the source against zero",
     "control_mean, control_lo, control_hi": "effect E of the control source against zero",
@@ -463,6 +473,10 @@ def _of_site(table):
     "Columns that say where a patch was made."
     return [column for column in AXES if column in table]
 
+def _counts(verdicts):
+    "How often each verdict was given."
+    return {verdict: int((verdicts == verdict).sum()) for verdict in VERDICTS}
+
 def _headline(heads, facts):
     "One direction in a few numbers."
     alpha = facts["alpha"]
@@ -472,8 +486,8 @@ def _headline(heads, facts):
     has_negative = bool(heads.negative_q.notna().all())
     return {
         **facts,
-        "verdicts": {verdict: int((heads.verdict == verdict).sum()) for verdict in VERDICTS},
-        "small": int(heads.small.sum()),
+        "verdicts": _counts(heads.verdict),
+        "familywise": _counts(heads.familywise),
         "significant": {name: _significant(heads[name], alpha) for name in adjusted},
         "largest": {name: best[name] for name in shown},
         "median_abs_d_z": heads.d_z.abs().median(),
@@ -516,8 +530,8 @@ SUMMARY = {  # pattern(s) -> meaning
     "directions.*.specific": "is the control source of a third class?",
     "directions.*.mean_gap": "mean of the tested quantity when everything is patched (logits)",
     "directions.*.alpha": "false discovery rate",
-    "directions.*.verdicts.*, directions.*.small":
-        "heads with each verdict; causal ones that are also shown to be below a tenth of an equal share",
+    "directions.*.verdicts.*, directions.*.familywise.*":
+        "heads with each verdict; and with each that the simultaneous band allows",
     "directions.*.significant.*": "heads significant by each adjusted p-value",
     "directions.*.largest.*": "the head with the largest mean: see the columns of heads.csv",
     "directions.*.median_abs_d_z, directions.*.recovery_range": "over heads",
@@ -529,10 +543,13 @@ SUMMARY = {  # pattern(s) -> meaning
     "controls": (
         "how often heads that carry nothing are believed: "
         "rows of `rejection_rates`; or why it was not counted"),
+    "frozen, frozen.*": (
+        "the same for a frozen random network of this shape: its accuracy and seed, and per direction gap and "
+        "heads with each verdict; or why there is none"),
     "self_test, self_test.*":
         "any-discovery rates on placebo triples: see `discovery_rates`; or why there are none",
     "matchings": "further matchings behind `recurs`",
-    "power.*": "median detectable recovery, median units that would find an equal share",
+    "power.*": "median detectable recovery, median units that would tell an effect of the margin from zero",
     "parts.*": "layers and feed-forward parts, in order: recovery and verdict",
     "stability.*": (
         "per direction and choice of triples, over the grid (Spearman): least and largest ratio to the "
@@ -544,7 +561,7 @@ SUMMARY = {  # pattern(s) -> meaning
     "dropped": "reasons why instances did not serve, with counts", "versions.*": "of the packages used"}
 
 # %% ../nbs/35_analysis.ipynb #3b44ab5f
-SCHEMA = 3  # version of the keys of summary.json
+SCHEMA = 4  # version of the keys of summary.json
 
 def _leaves(value, path=()):
     "Paths of all values of a nested dict, their parts joined by dots; an empty dict is a value."

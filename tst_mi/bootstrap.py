@@ -199,14 +199,20 @@ def _reached(t, A, B, n_boot, seed):
     return above, below, peak
 
 # %% ../nbs/27_bootstrap.ipynb #1298deb0
-def _bootstrap_t(units, shifts, n_boot, seed):
-    "`PValues` (K, U) by the bootstrap-t test, guarded by the t-test, of the data that `_flip_test` takes."
+def _both_sides(units, shifts, n_boot, seed):
+    """Bootstrap-t, guarded by the t-test, of units all of whose pairs are moved by each row of shifts (K, U):
+    t, p-values of a mean above and of one below zero, (K, U), and the farthest t* of each resample."""
     theta, A, B = _about_mean(units.sums, units.pairs[:, None])
-    t = _studentised(theta + shifts, _standard_error(A, B))  # (K, U)
+    t = _studentised(theta + shifts, _standard_error(A, B))
     above, below, peak = _reached(t, A, B, n_boot, seed)
     df = len(A) - 1
     greater = np.maximum((above + 1)/(n_boot + 1), stats.t.sf(t, df))
     less = np.maximum((below + 1)/(n_boot + 1), stats.t.cdf(t, df))
+    return t, greater, less, peak
+
+def _bootstrap_t(units, shifts, n_boot, seed):
+    "`PValues` (K, U) by the bootstrap-t test, guarded by the t-test, of the data that `_flip_test` takes."
+    t, greater, less, peak = _both_sides(units, shifts, n_boot, seed)
     p = np.minimum(1, 2*np.minimum(greater, less))
     as_far = len(peak) - np.searchsorted(np.sort(peak), np.abs(t))  # resamples in which some head goes so far
     p_max = np.maximum(p, (as_far + 1)/(n_boot + 1))

@@ -5,13 +5,15 @@
 # %% auto #0
 __all__ = ['CONTROL_HEADS', 'PARTS', 'TABLE_COLUMNS', 'number', 'percent', 'between', 'span', 'rows_of', 'head_names',
            'html_table', 'lacks_third', 'untested', 'without_intervals', 'check_usable', 'attempt', 'all_controls',
-           'headline', 'control_lines', 'noise_lines', 'method_lines', 'headlines', 'in_short', 'settings_line',
-           'data_sentences', 'model_sentences', 'class_table', 'pairs_sentences', 'prospects_table',
-           'composition_table', 'verdict_table', 'donors_sentences', 'donors_table', 'controls_table', 'controls_note',
-           'self_test_sentence', 'detectable_table', 'unreachable_sentence', 'parts_table', 'stretches_sentence',
-           'stretches_table', 'together', 'together_sentence', 'preservation_table', 'stability_table',
-           'stability_summary', 'methods_table', 'methods_summary', 'completeness_sentence', 'methods_text',
-           'power_summary', 'parts_summary', 'report_summary', 'by_column', 'columns_text', 'files_sentence']
+           'tally', 'frozen_line', 'headline', 'control_lines', 'noise_lines', 'method_lines', 'headlines', 'in_short',
+           'settings_line', 'data_sentences', 'model_sentences', 'class_table', 'pairs_sentences', 'prospects_table',
+           'composition_table', 'said', 'verdict_table', 'disagreement_sentence', 'classes_sentence',
+           'donors_sentences', 'donors_table', 'controls_table', 'controls_note', 'self_test_sentence',
+           'detectable_table', 'unreachable_sentence', 'parts_table', 'stretches_sentence', 'stretches_table',
+           'together', 'together_sentence', 'preservation_table', 'stability_table', 'stability_summary',
+           'methods_table', 'methods_summary', 'completeness_sentence', 'methods_text', 'power_summary',
+           'parts_summary', 'frozen_summary', 'frozen_table', 'report_summary', 'by_column', 'columns_text',
+           'files_sentence']
 
 # %% ../nbs/73_reporting.ipynb #36d6344e
 import re
@@ -31,7 +33,8 @@ from .pairs import DESIGNS, check_direction
 from .perturbations import COLUMNS as PRESERVATION_COLUMNS
 from .perturbations import PERTURBATIONS
 from .stability import COLUMNS as STABILITY_COLUMNS
-from .statistics import LEAST_FOR_INTERVALS, LEAST_UNITS, TEST, TESTS, equivalence_margin
+from .statistics import LEAST_UNITS, TEST, TESTS
+from .verdicts import LEAST_FOR_INTERVALS
 
 # %% ../nbs/73_reporting.ipynb #75557017
 def number(
@@ -182,14 +185,34 @@ def all_controls(
     return pd.concat(found)
 
 # %% ../nbs/73_reporting.ipynb #28b1927c
-def _shares(direction, facts, n_heads):
+def tally(
+    verdicts: dict, # verdict -> how many heads have it
+    margin: float, # share of the gap
+) -> str: # such as '19 more than 1 % (18 +, 1 −); 3 some, less than 1 %'
+    "How many heads have which verdict, in words; verdicts that no head has are left out."
+    told = []
+    for kind in KINDS:
+        of_kind = {verdict: n for verdict, n in verdicts.items() if n and kind_of(verdict) == kind}
+        if not of_kind:
+            continue
+        words = f"{sum(of_kind.values())} {in_words(kind, margin)}"
+        if kind in SIGNED:
+            signs = [f"{n} {'+' if verdict[-1] == '+' else '−'}" for verdict, n in of_kind.items()]
+            words += f" ({', '.join(signs)})"
+        elif kind == "untestable":
+            reasons = [f"{n} for {verdict.partition(': ')[2]}" for verdict, n in of_kind.items()]
+            words += f" ({', '.join(reasons)})"
+        told.append(words)
+    return "; ".join(told)
+
+def _shares(direction, facts):
     "How much a single head brings; nothing where the gap is not known."
     low, high = facts["recovery_range"]
     if low is None:
         return ""
     does = check_direction(direction).does
-    return (f"A single head {does} {percent(low)} to {percent(high)} of what the whole "
-            f"input would; an equal share would be {percent(1/n_heads)}. ")
+    return (f"A single head {does} {percent(low)} to {percent(high)} of what the whole input would; "
+            "single shares need not add up. ")
 
 def _largest(best, n_heads):
     "The largest mean, with its band if there is one."
@@ -201,20 +224,31 @@ def _largest(best, n_heads):
             f"{number(best['mean'])} logits{band}, recovery {percent(best['recovery'])}.")
 
 # %% ../nbs/73_reporting.ipynb #0047101c
+def frozen_line(
+    beside: dict, # of a direction: see `frozen_summary`
+    accuracy: float, # of the frozen network on the test series
+    margin: float, # share of the gap
+) -> str: # Markdown
+    "What a network gets that has learnt nothing but to read out."
+    return (f" A [frozen random network](#What-would-any-network-get) of the same shape (accuracy "
+            f"{accuracy:.3f}, gap {number(beside['mean_gap'])} logits), on the same triples: "
+            f"{tally(beside['verdicts'], margin)}.")
+
 def headline(
     direction: str, # a key of `DIRECTIONS`
     facts: dict, # of it: see `summarise`
     n_heads: int, # in the family
     enough: bool = True, # are there triples enough to test?
+    margin: float = MARGIN, # share of the gap
+    beside: str = "", # what a frozen random network gets: see `frozen_line`
 ) -> str: # Markdown
-    "One direction in a paragraph. Verdicts that no head has are left out."
-    told = ", ".join(f"{n} {verdict}" for verdict, n in facts["verdicts"].items() if n)
+    "One direction in a paragraph."
     few = f"With fewer than {LEAST_UNITS} no test keeps its promise, so no head is tested. "
     no_third = " (There is no third class, so that specificity is not tested.)"
     return (f"**{check_direction(direction).asks}** ({direction}, {facts['units']} independent triples) "
-            f"Of {n_heads} heads: {told}. "
+            f"Of {n_heads} heads: {tally(facts['verdicts'], margin)}.{beside} "
             + ("" if enough else few)
-            + _shares(direction, facts, n_heads)
+            + _shares(direction, facts)
             + _largest(facts["largest"], n_heads)
             + f" Median standardised effect |d_z| {number(facts['median_abs_d_z'])}."
             + (no_third if lacks_third(direction, facts) else ""))
@@ -296,12 +330,18 @@ def headlines(
     believed: pd.DataFrame, # what `rejection_rates` gave, or empty
     stable: pd.DataFrame, # what `stability` gave, or empty
     compared: pd.DataFrame, # what `compare` of baselines gave, or empty
+    frozen: dict | str = "", # what `frozen_summary` gave, or why there is none
 ) -> list: # Markdown, a bullet each
     "What most readers will read."
     summary = summarise(result)
     few = untested(result)
+    margin = result.settings.margin
+    beside = dict.fromkeys(summary["directions"], "")
+    if isinstance(frozen, dict):
+        for direction, found in frozen["directions"].items():
+            beside[direction] = frozen_line(found, frozen["test_accuracy"], margin)
     return [
-        *(headline(direction, facts, summary["n_heads"], direction not in few)
+        *(headline(direction, facts, summary["n_heads"], direction not in few, margin, beside[direction])
           for direction, facts in summary["directions"].items()),
         *control_lines(believed, result.settings.alpha),
         *noise_lines(stable),
@@ -310,15 +350,17 @@ def headlines(
 
 def in_short(
     lines: list, # of `headlines`
-    n_heads: int, # in the family
+    margin: float, # share of the gap
 ) -> str: # Markdown
     "The box at the top, with the words that it uses."
     bullets = "\n".join(f"> - {line}" for line in lines)
+    m = f"{100*margin:g} %"
     return (f"> **In short**\n>\n{bullets}\n>\n"
-            "> `causal+`: transplanting the head's activation moves the output, on average and in total, as "
-            "its donor's whole input would; `causal-`: the other way; both beyond chance. "
-            f"`negligible`: shown to be below {percent(.1/n_heads)} of the gap. "
-            "`undecided`: the data do not tell. More [terms](#Terms) below.")
+            f"> *More than {m}*: transplanting the head's activation moves the output, on average and in total, "
+            f"by more than {m} of what its donor's whole input would, beyond chance; + as that would, − the "
+            f"other way. *Some*: it moves it, and whether by more than {m} is not known, unless it is said to "
+            f"be less. *Negligible*: by less than {m}, in every class, if at all; *on average*: not shown in "
+            "every class. *Undecided*: the data do not tell. More [terms](#Terms) below.")
 
 def settings_line(
     settings: Settings, # of the run
@@ -327,7 +369,8 @@ def settings_line(
     "What the run was told, and by what it was computed."
     used = ", ".join(f"{name} {packages[name]}" for name in ("tst_mi", "torch", "numpy"))
     return (f"*Settings: design {settings.design}, seed {settings.seed}, at most {settings.max_pairs} "
-            f"triples per direction, false discovery rate {100*settings.alpha:g} %, "
+            f"triples per direction, margin {100*settings.margin:g} % of the gap, "
+            f"false discovery rate {100*settings.alpha:g} %, "
             f"intervals {100*(1 - settings.alpha):g} %, {settings.n_boot:,} resamples; {used}.*")
 
 # %% ../nbs/73_reporting.ipynb #4370727f
@@ -463,26 +506,88 @@ def composition_table(
     return composition.assign(**{"class": composition["class"].map(pd.Series(classes))})
 
 # %% ../nbs/73_reporting.ipynb #572b4242
+def said(
+    heads: pd.DataFrame, # of an analysis
+    margin: float, # share of the gap
+) -> list: # such as 'more than 1 % (+)', 'untestable: skew'
+    "The verdict of every head, for a table."
+    told = []
+    for verdict in heads.verdict:
+        kind = kind_of(verdict)
+        words = in_words(verdict, margin)
+        if kind in SIGNED:
+            words += " (+)" if verdict.endswith("+") else " (−)"
+        told.append(verdict if kind == "untestable" else words)
+    return told
+
 def verdict_table(
     heads: pd.DataFrame, # of an analysis, with a column `recurs`
-) -> pd.DataFrame: # for reading
+    margin: float = MARGIN, # share of the gap
+) -> pd.DataFrame: # for reading; a star where the interval alone would say something else
     "Verdict, size and uncertainty of every head."
     heads = heads.sort_values(["direction", "mean"], ascending=[True, False])
+    differs = disagreements(heads, margin).any(axis=1)
     return pd.DataFrame({
         "direction": heads.direction,
         "head": head_names(heads),
-        "verdict": heads.verdict + np.where(heads.small, " (small)", ""),
+        "verdict": said(heads, margin) + np.where(differs, " *", ""),
+        "recovery": heads.recovery.map(percent),
+        "its interval": [f"{percent(lo)} to {percent(hi)}" if np.isfinite(lo) else "–"
+                         for lo, hi in zip(heads.recovery_lo, heads.recovery_hi)],
+        "from the band": said(heads.assign(verdict=heads.familywise), margin),
         "mean (logits)": heads["mean"].map(number),
         "interval": list(map(between, heads.lo, heads.hi)),
         "balanced mean": heads.balanced_mean.map(number),
-        "recovery": heads.recovery.map(percent),
         "q": heads.q.map(lambda q: number(q, 2)),
+        "q (more)": heads.q_more.map(lambda q: number(q, 2)),
+        "p (less)": heads.p_less_holm.map(lambda p: number(p, 2)),
         "p max-T": heads.p_max_t.map(lambda p: number(p, 2)),
         "d_z": heads.d_z.map(number),
         "recurs": heads.recurs.map(percent),
         "d_z interval": list(map(between, heads.d_z_lo, heads.d_z_hi)),
         "rank-biserial": heads.rank_biserial.map(number),
     })
+
+# %% ../nbs/73_reporting.ipynb #73c00002
+def _names_of(heads, rows):
+    "The names of some heads, with their directions where there are several."
+    names = head_names(heads[rows])
+    if heads.direction.nunique() > 1:
+        names = [f"{name} ({direction})" for name, direction in zip(names, heads.direction[rows])]
+    return ", ".join(names)
+
+def disagreement_sentence(
+    heads: pd.DataFrame, # of an analysis
+    margin: float = MARGIN, # share of the gap
+) -> str: # Markdown
+    "Where verdict and interval say different things, and why they can."
+    differs = disagreements(heads, margin)
+    m = f"{100*margin:g} %"
+    about = {"zero": "whether there is any effect", "more": f"whether it is more than {m}",
+             "less": f"whether it is less than {m}"}
+    told = [f"about {what}: {_names_of(heads, differs[column])}"
+            for column, what in about.items() if differs[column].any()]
+    if not told:
+        return "Every verdict is the one that the interval of the head's recovery would give by itself."
+    return ("\\* Verdict and interval differ " + "; ".join(told) + ". A verdict allows for the number of heads "
+            "and, about zero, asks a test by sign flips besides; an interval is that of one head by itself. "
+            "Verdicts *from the band* allow for all heads in another way, and agree with the figure above.")
+
+def classes_sentence(
+    heads: pd.DataFrame, # of an analysis
+    classes: tuple, # class index -> name
+) -> str: # Markdown, empty if it does not apply
+    "In which classes heads that are small on average are not shown to be small."
+    told = []
+    average = rows_of(heads, verdict="negligible on average")
+    for name, missing in zip(head_names(average), average.open_classes):
+        if missing:
+            named = ", ".join(str(classes[int(index)]) for index in missing.split(", "))
+            told.append(f"{name}: {named}")
+    if not told:
+        return ""
+    return ("*Negligible on average* only: the source classes in which that is not shown, for having fewer than "
+            "20 independent triples or an effect that may be larger: " + "; ".join(told) + ".")
 
 # %% ../nbs/73_reporting.ipynb #53faf8fd
 def _against_zero(facts, n_heads):
@@ -577,7 +682,7 @@ def _detectable(mde, by_formula):
     return f"{percent(mde)} ({percent(by_formula)})" if np.isfinite(mde) else "none alone"
 
 def _needed(simulated, by_formula):
-    "Triples that would find an equal share."
+    "Triples that would tell an effect of the margin from zero."
     return f"{_or_many(simulated, np.isinf(simulated))} ({_or_many(by_formula, by_formula > 2000)})"
 
 # %% ../nbs/73_reporting.ipynb #e444998a
@@ -818,15 +923,18 @@ def _tests_text(settings, n_heads):
     "Tests, intervals and what the verdicts mean."
     alpha = settings.alpha
     flips = f" ({settings.n_flips:,} sampled sign patterns, or all of them up to 14 units)"
-    margin = percent(equivalence_margin(n_heads))
+    margin = f"{100*settings.margin:g} %"
     return (f"Each of the {n_heads} heads was tested{_where(settings.design)} "
             f"with {TESTS[TEST].told.format(flips=flips)}, with Benjamini–Hochberg "
             f"correction over heads at {100*alpha:g} %; intervals are {100*(1 - alpha):g} % studentised "
             "bootstrap intervals over independent units, never narrower than the t-interval "
             f"({settings.n_boot:,} resamples), and bands are simultaneous over heads. "
-            f"A head was called causal if q ≤ {alpha:g}, untestable if its effects leaned too much for "
-            "their number or the gap was not shown to be positive, and negligible if its mean was shown to "
-            f"lie within ± {margin} of the gap (two one-sided tests, unadjusted).")
+            "The gap was required to be positive, and effects not to lean too much for their number; heads "
+            f"that failed this were called untestable. Sizes were tested against a margin of {margin} of "
+            "the gap with bootstrap-t tests of effect minus margin times gap: that the mean is larger "
+            "(Benjamini–Hochberg), and that it is smaller (two one-sided tests, each at half the level; "
+            "Holm); a head was called negligible if the latter was shown in every source class of at least "
+            "20 triples, with no class smaller.")
 
 def _stability_text(seeds):
     "What was perturbed, and how."
@@ -879,7 +987,7 @@ def power_summary(
     for direction, part in power.groupby("direction"):
         found[direction] = dict(
             median_detectable_recovery=float(part.mde_recovery.median()),
-            median_units_for_an_equal_share=float(part.units_needed.median()))
+            median_units_for_the_margin=float(part.units_needed.median()))
     return found
 
 def _analysed(data, info, accuracy):
@@ -909,6 +1017,33 @@ def parts_summary(
     return found
 
 # %% ../nbs/73_reporting.ipynb #3a09e886
+def frozen_summary(
+    other: Analysis, # of the frozen random network, on the same triples
+    info: dict, # of its checkpoint
+) -> dict: # test_accuracy, seed; direction -> mean_gap, verdicts, familywise
+    "What a network gets that has learnt nothing but to read out, in numbers."
+    told = ("mean_gap", "verdicts", "familywise")
+    directions = {direction: {name: facts[name] for name in told}
+                  for direction, facts in summarise(other)["directions"].items()}
+    return dict(test_accuracy=info["test_accuracy"], seed=info["seed"], directions=directions)
+
+def frozen_table(
+    result: Analysis, # of the trained network
+    other: Analysis, # of the frozen random one
+    of: str = "verdict", # or 'familywise'
+) -> pd.DataFrame: # a row per network and direction, a column per verdict
+    "How many heads of either network have which verdict."
+    margin = result.settings.margin
+    rows = []
+    for name, analysis in (("trained", result), ("frozen random", other)):
+        for direction, heads in analysis.heads.groupby("direction", sort=False):
+            kinds = heads[of].map(kind_of)
+            counts = {in_words(kind, margin): int((kinds == kind).sum()) for kind in KINDS}
+            gap = number(analysis.facts[direction]["mean_gap"])
+            rows.append({"direction": direction, "network": name, "gap (logits)": gap, **counts})
+    table = pd.DataFrame(rows)
+    return table.loc[:, (table != 0).any()]
+
 def report_summary(
     result: Analysis, # of heads
     data: Dataset, # that was analysed
@@ -922,6 +1057,7 @@ def report_summary(
     controls: pd.DataFrame | str, # what `rejection_rates` gave, or why there are none
     self_test: dict | str | None, # what `discovery_rates` gave, or why there is none; None: not asked for
     matchings: int = 0, # further matchings behind `recurs`
+    frozen: dict | str = "", # what `frozen_summary` gave, or why there is none
 ) -> dict: # with plain values: the keys are described in `SUMMARY`
     "The report in numbers."
     summary = summarise(result)
@@ -936,6 +1072,7 @@ def report_summary(
         **summary,
         **asked,
         "controls": rates,
+        "frozen": frozen,
         "self_test": self_test,
         "matchings": matchings,
         "dropped": result.dropped.to_dict("records"),
@@ -956,7 +1093,8 @@ _EVERYWHERE = by_column(COLUMNS)
 
 _SITES = _EVERYWHERE | by_column({  # of tables whose rows are no heads
     "band_lo, band_hi": "simultaneous band over all rows of a direction",
-    "small": "shown to lie within a tenth of the gap over the number of rows of a direction"})
+    "recovery_band_lo, recovery_band_hi":
+        "simultaneous band of the recoveries over all rows of a direction"})
 
 _RUNS = _EVERYWHERE | by_column({  # of tables whose rows are tests of one run
     "t, p": "studentised statistic, two-sided p-value",
@@ -965,7 +1103,7 @@ _RUNS = _EVERYWHERE | by_column({  # of tables whose rows are tests of one run
 
 # %% ../nbs/73_reporting.ipynb #d5f234fc
 TABLE_COLUMNS = {  # table -> column -> meaning
-    **dict.fromkeys(("heads", "pairs", "effects", "power", "variation"), _EVERYWHERE),
+    **dict.fromkeys(("heads", "frozen", "pairs", "effects", "power", "variation"), _EVERYWHERE),
     **dict.fromkeys(("layers", "mlp"), _SITES),
     "segments": _SITES | by_column({
         "mean, se, lo, hi": (

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHIPPED', 'PREPARATION', 'split_validation', 'fit', 'save_checkpoint', 'load_checkpoint', 'train_checkpoint',
-           'check_fits', 'check_accuracy', 'from_cache', 'model_for']
+           'check_fits', 'check_accuracy', 'from_cache', 'model_for', 'frozen', 'frozen_for']
 
 # %% ../nbs/12_training.ipynb #7c1d20ad
 import copy
@@ -23,7 +23,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from sklearn.model_selection import train_test_split
+from torch import nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
 from tqdm.auto import tqdm
 
 from .artifacts import cache_dir, check_place, fingerprint, to_plain, versions, whole_file
@@ -517,3 +519,67 @@ def model_for(
             raise ValueError(f"{path}: {e}") from e
     about = {"path": path.name, "same_data": same_data}
     return model, data, {**about, **info, **about}
+
+# %% ../nbs/12_training.ipynb #12f20e02
+_USUAL = {"epochs": 100, "patience": 30, "batch_size": 32, "criterion": "loss"}  # of a training
+
+def _features(model, X):
+    "What the readout's linear map is given, (N, D)."
+    classifier = model.classifier
+    model.classifier = nn.Identity().eval()
+    try:
+        return predict(model, X)
+    finally:
+        model.classifier = classifier
+
+def frozen(
+    config: ModelConfig, # shape of the network
+    X: np.ndarray, # (N, T, C) training series
+    y: np.ndarray, # (N,) class indices
+    seed: int = 0, # fixes weights, split and order, as in `fit`
+    progress: bool = False, # show a bar
+) -> TimeSeriesTransformer: # in eval mode
+    "A network with the weights it starts with, but for a readout that is trained."
+    X, y = _check_data(X, y, config.n_classes)
+    parts = split_validation(y, seed=_check_seed("seed", seed))
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        model = _new_network(config, "cpu").eval()
+        update_bn(torch.as_tensor(X[parts[0]]).split(256), model)
+        features = torch.as_tensor(_features(model, X))
+        labels = torch.as_tensor(y)
+        readout = model.classifier
+        optimiser = torch.optim.RAdam(readout.parameters(), lr=1e-3, weight_decay=1e-4)
+        split = ((features[rows], labels[rows]) for rows in parts)
+        _best_epoch(readout, *split, optimiser, progress=progress, **_USUAL)
+    return model.eval()
+
+# %% ../nbs/12_training.ipynb #12f20e05
+def _check_frozen(model, info, data, wanted):
+    "Refuse a kept frozen network that is not the one wanted, or does not do what it says."
+    for name, value in to_plain(wanted).items():
+        if info.get(name) != value:
+            raise ValueError(f"its {name} is {_shown(info.get(name))}, not {_shown(value)}")
+    check_fits(model, data)
+    check_accuracy(model, data, info.get("test_accuracy"))
+
+def frozen_for(
+    model: TimeSeriesTransformer, # whose shape it is to have
+    data: Dataset, # to train its readout on
+    seed: int = 0, # of its weights
+    progress: bool = False, # show a bar while training
+) -> tuple[TimeSeriesTransformer, dict]: # in eval mode; description with `test_accuracy`
+    "The frozen random network beside a trained one, from the cache or trained now."
+    check_fits(model, data)
+    used = {k: v for k, v in versions().items() if k in ("tst_mi", "torch")}
+    wanted = dict(frozen=True, seed=seed, config=asdict(model.config), checksums=data.checksums,
+                  data_settings=data.settings)
+    made = fingerprint(data.X_train, data.y_train, wanted, used)
+    path = cache_dir("models")/f"{data.name}-frozen-{made}.safetensors"
+    found = from_cache(path, partial(_check_frozen, data=data, wanted=wanted))
+    if found is None:
+        network = frozen(model.config, data.X_train, data.y_train, seed, progress)
+        told = {name: value for name, value in wanted.items() if name != "config"}
+        save_checkpoint(network, path, dataset=data.name, test_accuracy=_accuracy(network, data), **told)
+        found = load_checkpoint(path)
+    return found

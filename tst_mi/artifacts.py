@@ -129,13 +129,34 @@ def _png(figure): return _figure(figure, format="png", dpi=200, metadata={"Softw
 
 def _pdf(figure): return _figure(figure, format="pdf", metadata={"CreationDate": None})
 
-FORMATS = {".csv": _csv, ".json": _json, ".png": _png, ".pdf": _pdf}  # suffix -> value to bytes
+FORMATS = {  # suffix -> what it takes, and value to bytes; any other suffix takes a text
+    ".csv": ("a table", _csv),
+    ".json": ("a record", _json),
+    ".png": ("a figure", _png),
+    ".pdf": ("a figure", _pdf),
+}
+
+# %% ../nbs/02_artifacts.ipynb #02a1c0d2
+def _kind(value):
+    "What a value can be written as."
+    if hasattr(value, "to_csv"):
+        return "a table"
+    if hasattr(value, "savefig"):
+        return "a figure"
+    if isinstance(value, str):
+        return "a text"
+    return "nothing" if value is None else "a record"
 
 def _content(value, name):
     "The bytes of a result file; a path stands for what the file there holds."
-    if isinstance(value, Path): return value.read_bytes()
-    if Path(name).suffix in FORMATS: return FORMATS[Path(name).suffix](value)
-    return value.encode("utf-8")
+    if isinstance(value, Path):
+        return value.read_bytes()
+    wanted, to_bytes = FORMATS.get(Path(name).suffix, ("a text", str.encode))
+    if _kind(value) == wanted:
+        return to_bytes(value)
+    fits = ", ".join(f"{suffix} {kind}" for suffix, (kind, _) in FORMATS.items())
+    raise ValueError(f"{name!r} is given {_kind(value)} ({type(value).__name__}) and takes {wanted}; "
+                     f"by suffix a file takes: {fits}, any other a text")
 
 # %% ../nbs/02_artifacts.ipynb #6036226f
 @contextmanager

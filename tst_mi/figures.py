@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
+from .hooks import AXES
 from .metrics import tested_quantity
 from .pairs import check_direction
 
@@ -109,6 +110,16 @@ def _grid(heads, height, **options):
         axes[row, column].axis("off")
     return fig, [(axes[row, column], title, part) for row, column, title, part in cells]
 
+# %% ../nbs/70_figures.ipynb #70a1c0d3
+def _check_sites(heads):
+    "Refuse a table of other sites than heads."
+    axes = [axis for axis in AXES if axis in heads]
+    if axes != ["layer", "head"]:
+        raise ValueError(
+            f"the rows of this table are told apart by {axes}, and the figure needs ['layer', 'head']; "
+            "give the table `heads` of an analysis of site 'head'"
+        )
+
 # %% ../nbs/70_figures.ipynb #18531def
 def _ink(image, value):
     "White on the dark colours of an image, black on the light ones."
@@ -147,6 +158,7 @@ def head_importance(
     limit: float | None = None, # end of the colour scale (%); the same to compare figures; None fits the data
 ) -> Figure: # one panel per dataset and direction
     "Heatmap of all heads with verdict marks, one panel per dataset and direction."
+    _check_sites(heads)
     heads = _drawn(heads)
     if limit is None and heads.recovery.notna().any():
         limit = float(heads.recovery.abs().max()*100) or 1.  # one scale for all panels
@@ -212,6 +224,7 @@ def forest(
     title: str = "", # above the panels
 ) -> Figure: # one panel per dataset and direction
     "Means with intervals, simultaneous bands and the negative control."
+    _check_sites(heads)
     heads = _drawn(heads)
     parts = [part[["layer", "head"]].to_numpy().tolist() for *_, part in _cells(heads)]
     shared = "row" if all(part == parts[0] for part in parts) else False

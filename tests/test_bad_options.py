@@ -38,6 +38,8 @@ CASES = [
     *(((*REPORT, "--matchings", value), "matchings is ") for value in ("-1", "0.5", "None", "1e9", "99999999")),
     *(((*REPORT, "--ig_steps", value), "ig_steps is ") for value in ("1", "-2", "2.5", "1000000")),
     *(((*REPORT, f"--{name}", value), f"{name} is ") for name in ("control_runs", "placebo_runs") for value in ("-1", "1e3")),
+    *(((*REPORT, "--margin", value), "margin is ") for value in ("0", "1", "-0.01", "nan", "1%")),
+    *(((*REPORT, "--leave_out", value), "leave_out is ") for value in ("everything", "frozen,pairs", "7")),
     *(((*REPORT, "--perturbation_seeds", value), "perturbation_seeds is ") for value in ("-1", "1e3", "12345")),
     *(((*REPORT, "--seed", value), "seed is ") for value in ("-1", "0.5", "4294967296", "1" + "0" * 40)),
     *(((*REPORT, "--design", value), "design is ") for value in ("", "contrasts", "None", "Contrast", "1")),

@@ -16,7 +16,7 @@ from tst_mi.artifacts import LEFTOVER, MANIFEST, _host, differing, manifest, pub
 from tst_mi.cli import main
 
 FULL = os.environ.get("TST_MI_TRIALS") == "full"
-REPORT = {"max_pairs": 20, "n_boot": 200, "matchings": 0, "control_runs": 0, "placebo_runs": 0, "perturbation_seeds": 0, "ig_steps": 0}
+REPORT = {"max_pairs": 20, "n_boot": 200, "matchings": 0, "control_runs": 0, "placebo_runs": 0, "perturbation_seeds": 0, "ig_steps": 0, "leave_out": "frozen"}
 LOOP = """
 import sys
 from pathlib import Path

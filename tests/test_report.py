@@ -19,7 +19,7 @@ from tst_mi.cli import main
 from tst_mi.data import load_dataset
 from tst_mi.training import train_checkpoint
 
-QUICK = dict(max_pairs=32, n_boot=200, matchings=2, control_runs=1, placebo_runs=2, perturbation_seeds=0, ig_steps=0)
+QUICK = dict(max_pairs=32, n_boot=200, matchings=2, control_runs=1, placebo_runs=2, perturbation_seeds=0, ig_steps=0, leave_out="frozen")
 
 
 def run(tmp_path, **parameters):
@@ -58,9 +58,9 @@ def test_the_dataset_parameter_changes_the_dataset(tmp_path, power_checkpoint):
 
 
 def test_results_are_whole_and_agree(tmp_path):
-    text = run(tmp_path, design="error", seed=3, perturbation_seeds=1, ig_steps=3)
+    text = run(tmp_path, design="error", seed=3, perturbation_seeds=1, ig_steps=3, leave_out="")
     folder = tmp_path/"out"/"JapaneseVowels"
-    tables = ["heads", "pairs", "effects", "power", "variation", "layers", "mlp", "segments", "together", "controls", "placebo", "preservation", "stability", "baselines"]
+    tables = ["heads", "frozen", "pairs", "effects", "power", "variation", "layers", "mlp", "segments", "together", "controls", "placebo", "preservation", "stability", "baselines"]
     figures = ["forest", "head_importance", "positions", "graph"]
     names = {"COLUMNS.txt", "manifest.json", "summary.json", *(f"{t}.csv" for t in tables), *(f"{f}.{end}" for f in figures for end in ("png", "pdf"))}
     assert {p.name for p in folder.iterdir()} == names

@@ -204,7 +204,7 @@ def _planning(values, gap, label, cluster, sites, tested, settings):
     margin = settings.margin*gap.mean()
     found = detectable(values, cluster, **simulation)
     recovery = found.mde/gap.mean() if gap.mean() > 0 else np.nan
-    power = found.assign(mde_recovery=recovery, margin=margin)
+    power = found.assign(mde_recovery=recovery, margin_logits=margin)
     need = units_needed(values, margin, cluster, **simulation)
     need = need.rename(columns={"units": "units_needed", "units_t": "units_needed_t"})
     variation = variance_components(values, label, cluster).join(heterogeneity(values, label, cluster))
@@ -431,7 +431,7 @@ COLUMNS |= {
     "mde, mde_recovery, mde_t": (
         "minimum detectable effect of a head that alone has one (80 % power): "
         "logits, share of the gap, and the t-test's figure (logits)"),
-    "margin, units_needed, units_needed_t": (
+    "margin_logits, units_needed, units_needed_t": (
         "the margin's share of the gap (logits); units that tell an effect of that size from zero with 80 % "
         "power, by simulation and by the t-test"),
     "var_class, var_cluster, var_pair, icc":
@@ -442,6 +442,7 @@ COLUMNS |= {
     "recovery, recovery_lo, recovery_hi":
         "mean effect over mean gap; empty where the gap is not clearly positive",
     "recovery_band_lo, recovery_band_hi": "simultaneous band of the recoveries of a direction",
+    "margin": "share of the gap that tells small from large",
     "p_more, q_more":
         "is the size of the mean above the margin? p-value, and Benjamini-Hochberg adjusted",
     "p_less, p_less_holm": "is it below the margin? p-value, and adjusted by Holm",

@@ -22,6 +22,7 @@ from .artifacts import check_folder, differing, publish, recover
 from .figures import COLUMN, PAGE, STYLE, control_null, forest, head_importance
 from .maps import pipeline
 from .pairs import DIRECTIONS, check_direction
+from .verdicts import EFFECT_KINDS, kind_of
 
 # %% ../nbs/72_paper.ipynb #b138cf13
 DIRECTION_STYLE = {  # direction -> its points
@@ -312,6 +313,14 @@ def _scrambled_rate(record):
     rates = {row["control"]: row["rate"] for row in controls if isinstance(row, dict)}
     return rates.get("scrambled")
 
+def _frozen_more(record, direction):
+    "How many heads of a frozen random network have more than the margin, where that was tried."
+    beside = record.get("frozen")
+    if not isinstance(beside, dict) or direction not in beside["directions"]:
+        return np.nan
+    verdicts = beside["directions"][direction]["verdicts"]
+    return verdicts["more+"] + verdicts["more-"]
+
 def _summary_row(record, direction, facts, scrambled_rate):
     "One dataset and direction."
     best = facts["largest"]
@@ -327,7 +336,7 @@ def _summary_row(record, direction, facts, scrambled_rate):
         "smallest_p": facts["smallest_p"],
         "heads": record["n_heads"],
         **facts["verdicts"],
-        "small": facts["small"],
+        "frozen_more": _frozen_more(record, direction),
         "median_abs_d_z": facts["median_abs_d_z"],
         "largest": f"L{best['layer']} H{best['head']}",
         "largest_mean": best["mean"],
@@ -336,7 +345,9 @@ def _summary_row(record, direction, facts, scrambled_rate):
     }
 
 # %% ../nbs/72_paper.ipynb #38c505b2
-_CAUSAL = ["causal+", "causal-"]
+def _with_effect(heads):
+    "Which heads are shown to have an effect, of whatever size."
+    return heads.verdict.map(kind_of).isin(EFFECT_KINDS)
 
 def summary_table(
     collected: dict, # what `collect` gave
@@ -347,19 +358,19 @@ def summary_table(
         rate = _scrambled_rate(record)
         for direction, facts in record["directions"].items():
             rows.append(_summary_row(record, direction, facts, rate))
-    return pd.DataFrame(rows).astype({"scrambled_rate": float, "largest_recovery": float})
+    return pd.DataFrame(rows).astype({"scrambled_rate": float, "frozen_more": float, "largest_recovery": float})
 
 def significant_heads(
     collected: dict, # what `collect` gave
-) -> pd.DataFrame: # one row per head with a causal verdict, the largest first
+) -> pd.DataFrame: # one row per head with an effect, the largest first
     "Table 2: heads whose effect survives inference."
     heads = collected["heads"]
     order = {name: i for i, name in enumerate(dict.fromkeys(heads["name"]))}
-    chosen = heads[heads.verdict.isin(_CAUSAL)]
+    chosen = heads[_with_effect(heads)]
     chosen = chosen.assign(rank=chosen["name"].map(order), size=-chosen["mean"].abs())
     chosen = chosen.sort_values(["rank", "direction", "size"], kind="stable")
     columns = [
-        "name", "direction", "layer", "head", "verdict", "small", "n", "mean", "lo", "hi",
+        "name", "direction", "layer", "head", "verdict", "familywise", "n", "mean", "lo", "hi",
         *_ends("recovery"), "q", "p_max_t", *_ends("d_z"), "recurs"]
     return chosen[[c for c in columns if c in chosen]].reset_index(drop=True)
 
@@ -371,13 +382,13 @@ def _power_row(name, direction, heads, power):
         "direction": direction,
         "triples": heads.n.iloc[0],
         "heads": len(heads),
-        "found": int(heads.verdict.isin(_CAUSAL).sum()),
+        "found": int(_with_effect(heads).sum()),
         "detectable_alone": int(np.isfinite(power.mde).sum()),
-        "equal_share": 1/len(heads),
+        "margin": heads.margin.iloc[0],
         "detectable_recovery_min": power.mde_recovery.min(),
         "detectable_recovery_median": power.mde_recovery.median(),
         "detectable_recovery_max": power.mde_recovery.max(),
-        "triples_for_equal_share_median": power.units_needed.median(),
+        "triples_for_margin_median": power.units_needed.median(),
     }
 
 def power_table(
@@ -411,7 +422,7 @@ def paper_tables(
     "Tables 1 to 5, as readers see them: `name` is called dataset."
     tables = {
         "table1_summary": ("Data, models, triples and verdicts", summary_table(collected)),
-        "table2_heads": ("Heads with a causal verdict", significant_heads(collected)),
+        "table2_heads": ("Heads with an effect", significant_heads(collected)),
         "table3_methods": ("Other methods against patching", _methods_table(collected)),
         "table4_stability": ("Rankings under perturbation", _stability_table(collected)),
         "table5_power": ("What could have been found", power_table(collected)),

@@ -34,7 +34,8 @@ from .perturbations import COLUMNS as PRESERVATION_COLUMNS
 from .perturbations import PERTURBATIONS
 from .stability import COLUMNS as STABILITY_COLUMNS
 from .statistics import LEAST_UNITS, TEST, TESTS
-from .verdicts import LEAST_FOR_INTERVALS
+from .verdicts import (EFFECT_KINDS, LEAST_FOR_INTERVALS, MARGIN, VERDICT_KINDS, disagreements,
+    in_words, kind_of)
 
 # %% ../nbs/73_reporting.ipynb #75557017
 def number(
@@ -191,12 +192,12 @@ def tally(
 ) -> str: # such as '19 more than 1 % (18 +, 1 −); 3 some, less than 1 %'
     "How many heads have which verdict, in words; verdicts that no head has are left out."
     told = []
-    for kind in KINDS:
+    for kind in VERDICT_KINDS:
         of_kind = {verdict: n for verdict, n in verdicts.items() if n and kind_of(verdict) == kind}
         if not of_kind:
             continue
         words = f"{sum(of_kind.values())} {in_words(kind, margin)}"
-        if kind in SIGNED:
+        if kind in EFFECT_KINDS:
             signs = [f"{n} {'+' if verdict[-1] == '+' else '−'}" for verdict, n in of_kind.items()]
             words += f" ({', '.join(signs)})"
         elif kind == "untestable":
@@ -508,33 +509,25 @@ def composition_table(
 # %% ../nbs/73_reporting.ipynb #572b4242
 def said(
     heads: pd.DataFrame, # of an analysis
-    margin: float, # share of the gap
+    column: str = "verdict", # or 'familywise'
 ) -> list: # such as 'more than 1 % (+)', 'untestable: skew'
     "The verdict of every head, for a table."
-    told = []
-    for verdict in heads.verdict:
-        kind = kind_of(verdict)
-        words = in_words(verdict, margin)
-        if kind in SIGNED:
-            words += " (+)" if verdict.endswith("+") else " (−)"
-        told.append(verdict if kind == "untestable" else words)
-    return told
+    return [in_words(verdict, margin) for verdict, margin in zip(heads[column], heads.margin)]
 
 def verdict_table(
     heads: pd.DataFrame, # of an analysis, with a column `recurs`
-    margin: float = MARGIN, # share of the gap
 ) -> pd.DataFrame: # for reading; a star where the interval alone would say something else
     "Verdict, size and uncertainty of every head."
     heads = heads.sort_values(["direction", "mean"], ascending=[True, False])
-    differs = disagreements(heads, margin).any(axis=1)
+    differs = disagreements(heads).any(axis=1)
     return pd.DataFrame({
         "direction": heads.direction,
         "head": head_names(heads),
-        "verdict": said(heads, margin) + np.where(differs, " *", ""),
+        "verdict": said(heads) + np.where(differs, " *", ""),
         "recovery": heads.recovery.map(percent),
         "its interval": [f"{percent(lo)} to {percent(hi)}" if np.isfinite(lo) else "–"
                          for lo, hi in zip(heads.recovery_lo, heads.recovery_hi)],
-        "from the band": said(heads.assign(verdict=heads.familywise), margin),
+        "from the band": said(heads, "familywise"),
         "mean (logits)": heads["mean"].map(number),
         "interval": list(map(between, heads.lo, heads.hi)),
         "balanced mean": heads.balanced_mean.map(number),
@@ -558,11 +551,10 @@ def _names_of(heads, rows):
 
 def disagreement_sentence(
     heads: pd.DataFrame, # of an analysis
-    margin: float = MARGIN, # share of the gap
 ) -> str: # Markdown
     "Where verdict and interval say different things, and why they can."
-    differs = disagreements(heads, margin)
-    m = f"{100*margin:g} %"
+    differs = disagreements(heads)
+    m = f"{100*heads.margin.max():g} %"
     about = {"zero": "whether there is any effect", "more": f"whether it is more than {m}",
              "less": f"whether it is less than {m}"}
     told = [f"about {what}: {_names_of(heads, differs[column])}"
@@ -725,7 +717,7 @@ def parts_table(
     return pd.DataFrame({
         "direction": found.direction,
         "patched": [f"{PARTS[site]} {layer}" for site, layer in zip(found.site, found.layer)],
-        "verdict": found.verdict,
+        "verdict": said(found),
         "mean (logits)": found["mean"].map(number),
         "interval": list(map(between, found.lo, found.hi)),
         "recovery": found.recovery.map(percent),
@@ -1016,7 +1008,7 @@ def parts_summary(
                        for direction, heads in by_direction}
     return found
 
-# %% ../nbs/73_reporting.ipynb #3a09e886
+# %% ../nbs/73_reporting.ipynb #73c00005
 def frozen_summary(
     other: Analysis, # of the frozen random network, on the same triples
     info: dict, # of its checkpoint
@@ -1038,12 +1030,13 @@ def frozen_table(
     for name, analysis in (("trained", result), ("frozen random", other)):
         for direction, heads in analysis.heads.groupby("direction", sort=False):
             kinds = heads[of].map(kind_of)
-            counts = {in_words(kind, margin): int((kinds == kind).sum()) for kind in KINDS}
+            counts = {in_words(kind, margin): int((kinds == kind).sum()) for kind in VERDICT_KINDS}
             gap = number(analysis.facts[direction]["mean_gap"])
             rows.append({"direction": direction, "network": name, "gap (logits)": gap, **counts})
     table = pd.DataFrame(rows)
     return table.loc[:, (table != 0).any()]
 
+# %% ../nbs/73_reporting.ipynb #3a09e886
 def report_summary(
     result: Analysis, # of heads
     data: Dataset, # that was analysed

@@ -577,9 +577,13 @@ def frozen_for(
     made = fingerprint(data.X_train, data.y_train, wanted, used)
     path = cache_dir("models")/f"{data.name}-frozen-{made}.safetensors"
     found = from_cache(path, partial(_check_frozen, data=data, wanted=wanted))
-    if found is None:
-        network = frozen(model.config, data.X_train, data.y_train, seed, progress)
-        told = {name: value for name, value in wanted.items() if name != "config"}
-        save_checkpoint(network, path, dataset=data.name, test_accuracy=_accuracy(network, data), **told)
-        found = load_checkpoint(path)
-    return found
+    if found is not None:
+        return found
+    network = frozen(model.config, data.X_train, data.y_train, seed, progress)
+    told = {name: value for name, value in wanted.items() if name != "config"}
+    told |= dict(dataset=data.name, test_accuracy=_accuracy(network, data))
+    try:
+        save_checkpoint(network, path, **told)
+    except (ValueError, OSError) as e:
+        warnings.warn(f"the frozen random network cannot be kept, and is made anew each time ({e})", stacklevel=2)
+    return network, told

@@ -17,7 +17,7 @@ from tst_mi.pairs import make_pairs
 from tst_mi.planning import detectable, power, units_needed
 from tst_mi.questions import confirm, recurrence
 from tst_mi.statistics import LEAST_UNITS, TEST, TESTS, mean_test
-from tst_mi.verdicts import infer
+from tst_mi.verdicts import VERDICTS, infer
 
 LIGHT = Settings(max_pairs=40, n_boot=100, n_flips=400, power_runs=0)
 
@@ -82,7 +82,7 @@ def test_where_the_model_chose_the_instances_there_are_sizes_and_no_verdict(netw
             heads = analyse(model, X, y, settings, site=site).heads
             assert set(heads.verdict) == {"untestable: selection"} and heads[["p", "q", "p_max_t", "negative_p"]].isna().all(axis=None)
             assert heads[["mean", "lo", "hi", "d_z"]].notna().all(axis=None)
-    assert set(analyse(model, X, y, LIGHT).heads.verdict) <= {"causal+", "causal-", "negligible", "undecided", "untestable: skew"}
+    assert set(analyse(model, X, y, LIGHT).heads.verdict) <= {*VERDICTS} - {"untestable: selection"}
     with pytest.raises(ValueError, match="no test of heads is valid"): confirm(model, X, y, replace(LIGHT, selection="correct"))
 
 
@@ -144,7 +144,7 @@ def test_a_head_that_is_the_whole_layer(network):
     alone = alone.double()
     head, layer = (analyse(alone, X[120:], y[120:], LIGHT, site=site).heads for site in ("head", "layer"))
     np.testing.assert_allclose(head[["mean", "recovery", "p", "q"]], layer[["mean", "recovery", "p", "q"]], rtol=1e-9)
-    assert head.verdict.tolist() == layer.verdict.tolist() == ["causal+"]
+    assert head.verdict.tolist() == layer.verdict.tolist() == ["more+"]
     believed = rejection_rates(scrambled(alone, X[120:], y[120:], LIGHT, 20))
     assert believed.tests.tolist() == [20] and believed.holds.all()
 
@@ -152,11 +152,11 @@ def test_a_head_that_is_the_whole_layer(network):
 def test_few_units_and_skew():
     rng = np.random.default_rng(2)
     x, gap = rng.normal(2, 1, size=(LEAST_UNITS, 2)), np.full(LEAST_UNITS, 9.)
-    assert list(infer(x, gap, .01, n_boot=100).verdict) == ["causal+"]*2
+    assert list(infer(x, gap, .01, n_boot=100).verdict) == ["more+"]*2
     assert set(infer(x[1:], gap[1:], .01, n_boot=100).verdict) == {"untestable: few units"}
     leans = np.column_stack([x[:, 0], np.r_[np.full(LEAST_UNITS - 1, .1), 30] + rng.normal(size=LEAST_UNITS)*.01])
     table = infer(leans, gap, .01, n_boot=100)
-    assert list(table.verdict) == ["causal+", "untestable: skew"] and table.q[0] == min(1, 2*table.p[0])   # it stays in the family
+    assert list(table.verdict) == ["more+", "untestable: skew"] and table.q[0] == min(1, 2*table.p[0])   # it stays in the family
 
 
 @pytest.mark.parametrize("ties", [False, True])

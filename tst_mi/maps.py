@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
 
-from .figures import COLUMN, LOOKS, PAGE, STYLE, role_text
+from .figures import COLUMN, LOOKS, PAGE, STYLE, _check_sites, role_text
 from .metrics import tested_quantity
 from .verdicts import EFFECT_KINDS, kind_of
 
@@ -185,6 +185,7 @@ def causal_graph(
     alpha: float = .05, # false discovery rate of the segments
 ) -> nx.DiGraph: # nodes of `kind` 'time', 'head', 'class', joined or not; edges: `mean`, `recovery`, `sign`
     "Time segments, heads and the class, joined where inference survives."
+    _check_sites(heads)
     _check_directions(heads, segments)
     graph = nx.DiGraph()
     if segments is not None:

@@ -217,7 +217,7 @@ class Analysis:
     heads: pd.DataFrame # one row per head, or per site of another kind: see `infer` for the columns
     pairs: pd.DataFrame # one row per triple: instances, classes, cluster, logit differences, gap
     effects: pd.DataFrame # one row per triple and head: Dx or D, E of both donors, N
-    power: pd.DataFrame # one row per head: minimum detectable effect, units needed for an effect of the margin
+    power: pd.DataFrame # one row per head: minimum detectable effect, units for one of the margin
     variation: pd.DataFrame # one row per head: variance components, effective n, heterogeneity of classes
     composition: pd.DataFrame # one row per class: classified correctly, wrongly, and used in each role
     dropped: pd.DataFrame # reason, count
@@ -544,13 +544,11 @@ SUMMARY = {  # pattern(s) -> meaning
     "controls": (
         "how often heads that carry nothing are believed: "
         "rows of `rejection_rates`; or why it was not counted"),
-    "frozen, frozen.*": (
-        "the same for a frozen random network of this shape: its accuracy and seed, and per direction gap and "
-        "heads with each verdict; or why there is none"),
+    "frozen, frozen.*": "accuracy, seed, gap and verdicts of a frozen random network; or why there is none",
     "self_test, self_test.*":
         "any-discovery rates on placebo triples: see `discovery_rates`; or why there are none",
     "matchings": "further matchings behind `recurs`",
-    "power.*": "median detectable recovery, median units that would tell an effect of the margin from zero",
+    "power.*": "median detectable recovery, median units that would find an effect of the margin",
     "parts.*": "layers and feed-forward parts, in order: recovery and verdict",
     "stability.*": (
         "per direction and choice of triples, over the grid (Spearman): least and largest ratio to the "

@@ -218,7 +218,7 @@ def left_out(
 ) -> set: # keys of `LEAVABLE`; raises `ValueError` on others
     "Which parts of the report are not wanted."
     if not isinstance(names, str):
-        raise ValueError(f"leave_out is {names!r}; it must be a text with the names of parts, such as 'frozen'")
+        raise ValueError(f"leave_out is {names!r}; it must be a text with names of parts, such as 'frozen'")
     asked = names.replace(",", " ").split()
     unknown = [name for name in asked if name not in LEAVABLE]
     if unknown:

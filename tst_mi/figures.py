@@ -130,7 +130,8 @@ def _write_head(ax, row, number, ink, size):
     "Write a head's number and, below it, the sign of its verdict."
     style = dict(ha="center", color=ink)
     ax.text(row.head, row.layer, number.replace("-", "−"), va="bottom", fontsize=size, **style)
-    ax.text(row.head, row.layer, LOOKS[row.verdict].mark, va="top", fontsize=size + 2, fontweight="bold", **style)
+    mark = LOOKS[row.verdict].mark
+    ax.text(row.head, row.layer, mark, va="top", fontsize=size + 2, fontweight="bold", **style)
 
 # %% ../nbs/70_figures.ipynb #f6fa69b2
 def _importance_panel(ax, heads, limit, size):
@@ -157,6 +158,7 @@ def _marks(heads):
     told = [f"{LOOKS[verdict].mark}  {words}" for verdict, words in _occurring(heads).items()]
     return "\n".join("     ".join(told[i:i + 4]) for i in range(0, len(told), 4))
 
+# %% ../nbs/70_figures.ipynb #70a00001
 def head_importance(
     heads: pd.DataFrame, # table `heads`: a row per direction, layer, head; of several analyses, with a `name`
     title: str = "", # above the panels
@@ -199,9 +201,10 @@ def _scaled(heads):
         factor = 100*(heads.recovery/heads["mean"]).median()  # per cent of the gap in a logit
         axis = "recovery (% of the gap)"
     negative = {name: factor*heads[name] for name in ("negative_mean", "negative_lo", "negative_hi")}
-    scaled = heads.assign(**drawn, **negative).replace([np.inf, -np.inf], np.nan)  # what has no end is not drawn
-    return scaled, axis
+    scaled = heads.assign(**drawn, **negative)
+    return scaled.replace([np.inf, -np.inf], np.nan), axis  # what has no end is not drawn
 
+# %% ../nbs/70_figures.ipynb #70a00003
 def _forest_panel(ax, heads):
     "Draw one direction."
     has_gap = heads.recovery.notna().all()
@@ -209,10 +212,10 @@ def _forest_panel(ax, heads):
     y = np.arange(len(heads))
     for verdict, part in heads.groupby("verdict"):
         rows = y[heads.verdict == verdict]
-        colour = LOOKS[verdict].colour
+        _, shape, colour = LOOKS[verdict]
         ax.hlines(rows, part.band_lo, part.band_hi, color=colour, lw=.8)
         ax.hlines(rows, part.lo, part.hi, color=colour, lw=2.2)
-        ax.plot(part["mean"], rows, LOOKS[verdict].shape, ls="", color=colour, ms=3.5)
+        ax.plot(part["mean"], rows, shape, ls="", color=colour, ms=3.5)
     if heads.negative_mean.notna().all():
         ax.hlines(y + .3, heads.negative_lo, heads.negative_hi, color="black", lw=.6)
         ax.plot(heads.negative_mean, y + .3, "D", mfc="white", mec="black", mew=.6, ms=2.5)
@@ -220,7 +223,7 @@ def _forest_panel(ax, heads):
         m = 100*heads.margin.max()
         ax.axvspan(-m, m, color="#EEEEEE", zorder=0)
     ax.axvline(0, color="black", lw=.6)
-    names = [f"L{row.layer} H{row.head}" for row in heads.itertuples()]
+    names = ("L" + heads.layer.astype(str) + " H" + heads["head"].astype(str)).tolist()
     ax.set(yticks=y, yticklabels=names, ylim=(len(heads) - .2, -.8), xlabel=axis)
     ax.tick_params(axis="y", labelsize=6)
 

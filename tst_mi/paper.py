@@ -358,7 +358,8 @@ def summary_table(
         rate = _scrambled_rate(record)
         for direction, facts in record["directions"].items():
             rows.append(_summary_row(record, direction, facts, rate))
-    return pd.DataFrame(rows).astype({"scrambled_rate": float, "frozen_more": float, "largest_recovery": float})
+    numbers = ("scrambled_rate", "frozen_more", "largest_recovery")
+    return pd.DataFrame(rows).astype(dict.fromkeys(numbers, float))
 
 def significant_heads(
     collected: dict, # what `collect` gave

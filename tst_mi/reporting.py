@@ -206,6 +206,7 @@ def tally(
         told.append(words)
     return "; ".join(told)
 
+# %% ../nbs/73_reporting.ipynb #73a00001
 def _shares(direction, facts):
     "How much a single head brings; nothing where the gap is not known."
     low, high = facts["recovery_range"]
@@ -349,6 +350,7 @@ def headlines(
         *method_lines(compared),
     ]
 
+# %% ../nbs/73_reporting.ipynb #73a00003
 def in_short(
     lines: list, # of `headlines`
     margin: float, # share of the gap
@@ -357,11 +359,12 @@ def in_short(
     bullets = "\n".join(f"> - {line}" for line in lines)
     m = f"{100*margin:g} %"
     return (f"> **In short**\n>\n{bullets}\n>\n"
-            f"> *More than {m}*: transplanting the head's activation moves the output, on average and in total, "
-            f"by more than {m} of what its donor's whole input would, beyond chance; + as that would, − the "
-            f"other way. *Some*: it moves it, and whether by more than {m} is not known, unless it is said to "
-            f"be less. *Negligible*: by less than {m}, in every class, if at all; *on average*: not shown in "
-            "every class. *Undecided*: the data do not tell. More [terms](#Terms) below.")
+            f"> *More than {m}*: transplanting the head's activation moves the output, on average and in "
+            f"total, by more than {m} of what its donor's whole input would, beyond chance; + as that "
+            "would, − the other way. *Some*: it moves it, and unless it is said to be less, it is not known "
+            f"whether by more than {m}. *Negligible*: by less than {m}, in every class, if at all; *on "
+            "average*: not shown in every class. *Undecided*: the data do not tell. More [terms](#Terms) "
+            "below.")
 
 def settings_line(
     settings: Settings, # of the run
@@ -514,6 +517,7 @@ def said(
     "The verdict of every head, for a table."
     return [in_words(verdict, margin) for verdict, margin in zip(heads[column], heads.margin)]
 
+# %% ../nbs/73_reporting.ipynb #73a00005
 def verdict_table(
     heads: pd.DataFrame, # of an analysis, with a column `recurs`
 ) -> pd.DataFrame: # for reading; a star where the interval alone would say something else
@@ -561,10 +565,12 @@ def disagreement_sentence(
             for column, what in about.items() if differs[column].any()]
     if not told:
         return "Every verdict is the one that the interval of the head's recovery would give by itself."
-    return ("\\* Verdict and interval differ " + "; ".join(told) + ". A verdict allows for the number of heads "
-            "and, about zero, asks a test by sign flips besides; an interval is that of one head by itself. "
-            "Verdicts *from the band* allow for all heads in another way, and agree with the figure above.")
+    return ("\\* Verdict and interval differ " + "; ".join(told) + ". A verdict allows for the number "
+            "of heads and, about zero, asks a test by sign flips besides; an interval is that of one head by "
+            "itself. Verdicts *from the band* allow for all heads in another way, and agree with the figure "
+            "above.")
 
+# %% ../nbs/73_reporting.ipynb #73a00007
 def classes_sentence(
     heads: pd.DataFrame, # of an analysis
     classes: tuple, # class index -> name
@@ -578,8 +584,8 @@ def classes_sentence(
             told.append(f"{name}: {named}")
     if not told:
         return ""
-    return ("*Negligible on average* only: the source classes in which that is not shown, for having fewer than "
-            "20 independent triples or an effect that may be larger: " + "; ".join(told) + ".")
+    return ("*Negligible on average* only: the source classes in which that is not shown, for having fewer "
+            "than 20 independent triples or an effect that may be larger: " + "; ".join(told) + ".")
 
 # %% ../nbs/73_reporting.ipynb #53faf8fd
 def _against_zero(facts, n_heads):

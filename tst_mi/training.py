@@ -563,6 +563,15 @@ def _check_frozen(model, info, data, wanted):
     check_fits(model, data)
     check_accuracy(model, data, info.get("test_accuracy"))
 
+def _frozen_wanted(model, data, seed):
+    "What a frozen random network is made of, and where it is kept."
+    wanted = dict(frozen=True, seed=seed, config=asdict(model.config), checksums=data.checksums,
+                  data_settings=data.settings)
+    used = {k: v for k, v in versions().items() if k in ("tst_mi", "torch")}
+    made = fingerprint(data.X_train, data.y_train, wanted, used)
+    return wanted, cache_dir("models")/f"{data.name}-frozen-{made}.safetensors"
+
+# %% ../nbs/12_training.ipynb #12f20e08
 def frozen_for(
     model: TimeSeriesTransformer, # whose shape it is to have
     data: Dataset, # to train its readout on
@@ -571,11 +580,7 @@ def frozen_for(
 ) -> tuple[TimeSeriesTransformer, dict]: # in eval mode; description with `test_accuracy`
     "The frozen random network beside a trained one, from the cache or trained now."
     check_fits(model, data)
-    used = {k: v for k, v in versions().items() if k in ("tst_mi", "torch")}
-    wanted = dict(frozen=True, seed=seed, config=asdict(model.config), checksums=data.checksums,
-                  data_settings=data.settings)
-    made = fingerprint(data.X_train, data.y_train, wanted, used)
-    path = cache_dir("models")/f"{data.name}-frozen-{made}.safetensors"
+    wanted, path = _frozen_wanted(model, data, seed)
     found = from_cache(path, partial(_check_frozen, data=data, wanted=wanted))
     if found is not None:
         return found
@@ -585,5 +590,6 @@ def frozen_for(
     try:
         save_checkpoint(network, path, **told)
     except (ValueError, OSError) as e:
-        warnings.warn(f"the frozen random network cannot be kept, and is made anew each time ({e})", stacklevel=2)
+        warnings.warn(f"the frozen random network cannot be kept, and is made anew each time ({e})",
+                      stacklevel=2)
     return network, told

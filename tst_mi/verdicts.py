@@ -36,7 +36,7 @@ def check_margin(
 SIZE_LIMITS = {20: .25, 30: .5, 40: .75, 60: 1., 100: 1.5, 200: 2., 400: np.inf}
 
 def _sides(sums, pairs, n_boot, seed):
-    "p-values (U,) of a mean above zero, and of one below, from sums of units (G, U); 1 where they may mislead."
+    "p-values (U,) of a mean above zero and of one below, of unit sums (G, U); 1 where they may mislead."
     if len(sums) < min(SIZE_LIMITS):
         return np.ones((2, sums.shape[1]))
     no_shift = np.zeros((1, sums.shape[1]))
@@ -99,7 +99,7 @@ def _strata(label, unit):
 
 # %% ../nbs/31_verdicts.ipynb #5c1e31c5
 def _squares(w, parts, mean, mean_gap, p, q):
-    "Weighted sums, of one stratum, of p (effect - mean pairs) + q (gap - mean gap all pairs), and of its square."
+    "Weighted sums, in a stratum, of p (effect - mean pairs) + q (gap - mean gap all pairs), and its squares."
     a, b, c, d = parts
     A, AA, AB, AC, AD = np.split(w @ np.hstack([a, a*a, a*b, a*c, a*d]), 5, axis=1)
     alone = w @ np.hstack([b, b*b, c, c*c, d, d*d, b*c, b*d, c*d])
@@ -110,6 +110,7 @@ def _squares(w, parts, mean, mean_gap, p, q):
     total = p*(A - mean*B) + q*(C - mean_gap*D)
     return total, p**2*effects + 2*p*q*crossed + q**2*gaps
 
+# %% ../nbs/31_verdicts.ipynb #5c1e31d0
 def _distance(w, parts, step, strata):
     "Mean effect in the class plus `step` times the mean gap, (R, U), and its standard error; weights (R, G)."
     n = np.maximum(w @ parts.pairs, 1)
@@ -139,6 +140,13 @@ def _resamples_within(strata, n_boot, seed):
         yield w
 
 # %% ../nbs/31_verdicts.ipynb #5c1e31b4
+def _guarded(above, below, t, df, n_boot):
+    "p-values of either side from counts of resamples, guarded by the t-test."
+    above = np.maximum((above + 1)/(n_boot + 1), stats.t.sf(t, df))
+    below = np.maximum((below + 1)/(n_boot + 1), stats.t.cdf(t, df))
+    return above, below
+
+# %% ../nbs/31_verdicts.ipynb #5c1e31d7
 def _class_side(parts, step, strata, n_boot, seed):
     "One-sided p-values (U,), above zero and below, of mean effect in a class plus `step` times the mean gap."
     mean = parts.effect.sum(0)/parts.pairs.sum()
@@ -153,12 +161,10 @@ def _class_side(parts, step, strata, n_boot, seed):
         above += (drawn >= t).sum(0)
         below += (drawn <= t).sum(0)
     units = parts.pairs[:, 0] > 0
-    df = units.sum() - 1
-    above = np.maximum((above + 1)/(n_boot + 1), stats.t.sf(t, df))
-    below = np.maximum((below + 1)/(n_boot + 1), stats.t.cdf(t, df))
     skew = _skew((parts.effect + step*parts.gap)[units])
-    return _within_limit(above, below, skew, df + 1)
+    return _within_limit(*_guarded(above, below, t, units.sum() - 1, n_boot), skew, units.sum())
 
+# %% ../nbs/31_verdicts.ipynb #5c1e31d2
 def class_test(
     x: np.ndarray, # (P, U) the tested quantity, one column per head
     gap: np.ndarray, # (P,) its gap
@@ -292,14 +298,18 @@ def _adjusted(tested):
     return tested._asdict() | adjusted
 
 def _adjusted_sizes(sizes, p):
-    "The columns `SIZED`: more than the margin only where there is anything at all."
+    "The columns `SIZED`: more than the margin only where there is anything at all; NaN if nothing is tested."
+    if np.isnan(sizes.more).any():
+        return dict.fromkeys(SIZED, np.nan)
     p_more = np.maximum(sizes.more, p)
     return dict(p_more=p_more, q_more=adjust(p_more), p_less=sizes.less,
                 p_less_holm=adjust(sizes.less, "holm"))
 
 # %% ../nbs/31_verdicts.ipynb #c36cbe79
-def _check_family(x, gap, alpha, n_flips, test):
-    "What `infer` can work with."
+def _family(x, gap, alpha, n_flips, test):
+    "Effects and gaps that `infer` can work with."
+    x = np.asarray(x, dtype=float)
+    gap = np.asarray(gap, dtype=float)
     if not 0 < alpha < .5:
         raise ValueError(f"alpha is {alpha}; it must lie between 0 and 0.5")
     _check_name(test, TESTS, "test")
@@ -311,6 +321,7 @@ def _check_family(x, gap, alpha, n_flips, test):
     if gap.shape != x.shape[:1]:
         raise ValueError(f"gap has shape {gap.shape}; {len(x)} pairs need ({len(x)},)")
     _refuse_constant(x)
+    return x, gap
 
 # %% ../nbs/31_verdicts.ipynb #85446e57
 def _sizes(x, gap, units, cluster, alpha, margin, boot):
@@ -369,6 +380,7 @@ def _open_classes(x, gap, label, asked, margin, cluster, alpha, boot):
             found[head] = ", ".join(str(name) for name in p.index[p[column] > needed])
     return found
 
+# %% ../nbs/31_verdicts.ipynb #5c1e31d4
 def _conclusions(table, x, gap, label, margin, cluster, alpha, reason, boot):
     "Columns `open_classes`, `verdict` and `familywise`."
     nonzero = (table.q <= alpha).to_numpy()
@@ -395,12 +407,10 @@ def infer(
     contrast: bool = True, # does x contrast two donors? False: an effect against zero, no control source
     selected: bool = False, # did the model's own output choose the pairs?
     test: str = TEST, # one of `TESTS`
-    label: np.ndarray | None = None, # (P,) class of each pair's source; None: nothing is said of single classes
+    label: np.ndarray | None = None, # (P,) class of each pair's source; None: nothing is said of classes
 ) -> pd.DataFrame: # per column of x: estimates, intervals, p-values, effect sizes, verdict; see the text
     "Tests, intervals, effect sizes and verdict for every column of a family."
-    x = np.asarray(x, dtype=float)
-    gap = np.asarray(gap, dtype=float)
-    _check_family(x, gap, alpha, n_flips, test)
+    x, gap = _family(x, gap, alpha, n_flips, test)
     check_margin(margin)
     boot = dict(n_boot=n_boot, seed=seed)
     units = unit_sums(x, cluster)
@@ -410,12 +420,9 @@ def infer(
     uncertain = units.n < LEAST_FOR_INTERVALS or reason == "few units" and not contrast
     _leave_empty(table, with_gap=gap_lo > 0, with_limits=not uncertain)
     table, reasons = _judged(table, units, reason, n_flips, seed, test)
-    sized = dict.fromkeys(SIZED, np.nan)
-    if not reason:
-        sized = _adjusted_sizes(size_test(x, gap, margin, cluster, **boot), table.p)
-    table = table.assign(**sized)
-    found = _conclusions(table, x, gap, label, margin, cluster, alpha, reasons, boot)
-    return table.assign(**found)
+    sizes = SizePValues(np.nan, np.nan) if reason else size_test(x, gap, margin, cluster, **boot)
+    table = table.assign(**_adjusted_sizes(sizes, table.p))
+    return table.assign(**_conclusions(table, x, gap, label, margin, cluster, alpha, reasons, boot))
 
 # %% ../nbs/31_verdicts.ipynb #5c1e31c1
 def disagreements(

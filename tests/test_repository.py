@@ -36,7 +36,7 @@ def test_report_has_its_parameters_cell():
     names = re.findall(r"^(\w+) = ", "".join(tagged[0]["source"]), flags=re.M)
     options = report_parameters()
     assert list(options) == names and all(meaning for _, _, meaning in options.values()), "each parameter has a row in the report's table"
-    assert names == "dataset seed design max_pairs n_boot alpha margin matchings control_runs placebo_runs perturbation_seeds ig_steps leave_out out_dir data_dir checkpoint".split()
+    assert names == "dataset seed design max_pairs n_boot alpha margin matchings control_runs placebo_runs perturbation_seeds ig_steps leave_out out_dir groups data_dir checkpoint".split()
 
 
 def test_quarto_settings_resolve_and_list_every_page():

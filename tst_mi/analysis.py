@@ -133,10 +133,10 @@ def _donors(swept, direction, cluster, enough, settings):
     return table, effects
 
 # %% ../nbs/35_analysis.ipynb #1d5463fa
-def _infer(values, gap, cluster, settings, contrast, selected, label=None):
-    "`infer` as settings say."
+def _infer(values, gap, cluster, settings, contrast, matched, label):
+    "`infer` as settings say, of triples that were matched in some way (`Pairs`)."
     return infer(values, gap, settings.margin, cluster, settings.alpha, settings.n_boot, settings.n_flips,
-                 settings.seed, contrast, selected, label=label)
+                 settings.seed, contrast, matched.selected, label=label, grouped=matched.grouping is not None)
 
 def judged(
     q: Effect, # the tested quantity of every pair and site
@@ -147,8 +147,7 @@ def judged(
     "Tests, intervals and verdicts of one family."
     values = q.values.reshape(len(pairs), -1)
     table = pairs.table
-    return _infer(values, q.gap, table.cluster.to_numpy(), settings, contrast, pairs.selected,
-                  table.label.to_numpy())
+    return _infer(values, q.gap, table.cluster.to_numpy(), settings, contrast, pairs, table.label.to_numpy())
 
 # %% ../nbs/35_analysis.ipynb #c8ae5fdb
 def _uninvolved(swept, direction):
@@ -235,8 +234,9 @@ def _facts(pairs, gap, n_tests, settings):
     if pairs.selected:  # nothing is tested
         least_p = 1.
         fewest = None
+    groups = {} if pairs.grouping is None else {"groups": pairs.grouping._asdict()}
     return dict(n=len(pairs), units=units, effective_n=pairs.effective_n, smallest_p=least_p,
-                specific=pairs.specific, fewest_discoveries=fewest, mean_gap=float(gap.mean()))
+                specific=pairs.specific, fewest_discoveries=fewest, mean_gap=float(gap.mean()), **groups)
 
 def _match(settings, inputs):
     "Pairs of each direction of a design."
@@ -244,7 +244,7 @@ def _match(settings, inputs):
     for direction in DESIGNS[settings.design].directions:
         matched[direction] = make_pairs(
             inputs.y, inputs.logits, settings.design, direction, settings.max_pairs, settings.seed,
-            settings.selection, settings.reuse, settings.stratify, inputs.copied, inputs.X)
+            settings.selection, settings.reuse, settings.stratify, inputs.copied, inputs.X, inputs.groups)
     few = ", ".join(direction for direction, pairs in matched.items() if len(pairs) < 2)
     if few:
         raise ValueError(
@@ -253,7 +253,7 @@ def _match(settings, inputs):
     return matched
 
 # %% ../nbs/35_analysis.ipynb #e8709566
-def _check_matched(matched):
+def _check_matched(matched, groups=None):
     "Pairs that were brought along must agree with what they say; what chose them is taken on trust."
     usable = isinstance(matched, dict) and matched and all(isinstance(p, Pairs) for p in matched.values())
     if not usable:
@@ -261,6 +261,9 @@ def _check_matched(matched):
                          "such as the `matched` of an earlier analysis")
     for direction, pairs in matched.items():
         has_control = pairs.table.control >= 0
+        if groups is not None and pairs.grouping is None:
+            raise ValueError(f"the pairs of {direction!r} were matched without groups; "
+                             "match them with groups, or leave groups out")
         if direction != pairs.direction:
             raise ValueError(f"matched calls pairs of direction {pairs.direction!r} {direction!r}")
         if has_control.any() and not has_control.all():
@@ -323,16 +326,20 @@ def _check_call(settings, patch):
     if inside:
         given = ", ".join(f"{name}={patch[name]!r}" for name in inside)
         raise ValueError(f"{inside} are settings; give them as Settings({given})")
-    known = [name for name in signature(sweep).parameters if name not in _TAKEN]
+    known = ["groups", *(name for name in signature(sweep).parameters if name not in _TAKEN)]
     unknown = [name for name in patch if name not in known]
     if unknown:
         raise ValueError(f"there is no argument called {unknown}; "
-                         f"what is passed on to `sweep` can be {known}")
+                         f"besides its own, there can be {known}")
 
 def _inputs(model, X, y, settings, patch, logits=None):
     "Inputs of an analysis, whose settings and further arguments are checked with them."
     _check_call(settings, patch)
-    return check_inputs(model, X, y, logits, patch.get("mask"), patch.get("call"))
+    return check_inputs(model, X, y, logits, patch.get("mask"), patch.get("call"), patch.get("groups"))
+
+def _of_sweep(patch):
+    "Further arguments without those that concern the matching."
+    return {name: value for name, value in patch.items() if name != "groups"}
 
 # %% ../nbs/35_analysis.ipynb #65b2f42e
 def _pairs_for(model, X, y, settings, logits, matched, patch):
@@ -345,15 +352,16 @@ def _pairs_for(model, X, y, settings, logits, matched, patch):
         matched = {d: replace(p, origin=p.origin._replace(series=series)) for d, p in matched.items()}
     elif len(X) != len(y):
         raise ValueError(f"X has {len(X)} instances and y {len(y)} labels; they must match")
-    _check_matched(matched)
+    _check_matched(matched, patch.get("groups"))
     for pairs in matched.values():
-        check_origin(model, X, pairs, y, **patch)
+        check_origin(model, X, pairs, y, **_of_sweep(patch))
     return matched
 
 def _one_direction(model, X, pairs, settings, site, progress, patch):
     "Tables of one direction."
     donors = donors_of(pairs.table)
-    swept = sweep(model, X, pairs.table, site=site, donors=donors, progress=progress, **patch)
+    swept = sweep(model, X, pairs.table, site=site, donors=donors, progress=progress,
+                  **_of_sweep(patch))
     tables = judge(swept, pairs, settings)
     dropped = pd.DataFrame({"reason": pairs.dropped.keys(), "count": pairs.dropped.values()})
     return {**tables, "composition": pairs.composition, "dropped": dropped}
@@ -372,7 +380,7 @@ def analyse(
     logits: np.ndarray | None = None, # (N, K) the model's outputs for X, if they are known
     site: str = "head", # what is patched: see `sweep`
     matched: dict | None = None, # direction -> `Pairs` to use, instead of matching by the settings
-    **patch, # of `sweep`: sets, layers, positions, mask, heads, call, resume
+    **patch, # of `sweep`: sets, layers, positions, mask, heads, call, resume; groups: as in `make_pairs`
 ) -> Analysis: # raises `ValueError` on bad input or if no pair can be formed
     "Patch every head (or other site) and say which of them carry the class."
     _check_call(settings, patch)
@@ -528,6 +536,7 @@ SUMMARY = {  # pattern(s) -> meaning
     "directions.*.smallest_p, directions.*.fewest_discoveries": (
         "smallest p-value that so many units can give; "
         "heads that must be significant together to be so at all (null: not even all)"),
+    "directions.*.groups.*": "groups of series, cells made of them, classes that one group alone holds",
     "directions.*.specific": "is the control source of a third class?",
     "directions.*.mean_gap": "mean of the tested quantity when everything is patched (logits)",
     "directions.*.alpha": "false discovery rate",

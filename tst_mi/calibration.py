@@ -16,7 +16,7 @@ from scipy.stats import binom
 from torch import nn
 from tqdm.auto import tqdm
 
-from .analysis import Settings, _inputs, sites_of
+from .analysis import Settings, _inputs, _of_sweep, sites_of
 from .flips import adjust, unit_sums
 from .metrics import donor_contrast, primary
 from .model import _whole
@@ -66,7 +66,7 @@ def _put_to_test(model, X, y, settings, runs, name, change, progress, patch):
     parts = []
     for direction, many in matched.items():
         table = pd.concat([change(pairs.table, run) for run, pairs in enumerate(many)])
-        q = primary(sweep(model, X, table, progress=progress, **patch), direction)
+        q = primary(sweep(model, X, table, progress=progress, **_of_sweep(patch)), direction)
         parts.append(_test_each(q, many, settings).assign(control=name, direction=direction))
     return pd.concat(parts, ignore_index=True)
 
@@ -76,7 +76,7 @@ def scrambled(
     settings: Settings = Settings(), # size of each run, flips, seed
     runs: int = 10, # matchings, each with a permutation of its own
     progress: bool = False, # show a bar
-    **patch, # of `sweep`: layers, mask, heads, call
+    **patch, # of `sweep`: layers, mask, heads, call; groups: as in `make_pairs`
 ) -> pd.DataFrame: # per run, layer and head: n (triples), mean (logits), t, p, q, p_max_t; control, direction
     "Every head scrambled on its own, and tested as the report tests heads."
     def permuted(table, run):
@@ -127,7 +127,7 @@ def rotated(
     runs: int = 10, # matchings, each with rotations of its own
     rotation: Rotation = Rotation(), # its seed, sizes
     progress: bool = False, # show a bar
-    **patch, # of `sweep`: layers, mask, heads, call
+    **patch, # of `sweep`: layers, mask, heads, call; groups: as in `make_pairs`
 ) -> pd.DataFrame: # as of `scrambled`
     "Every head's donors rotated, and tested as the report tests heads."
     def as_it_is(table, run):
@@ -179,14 +179,14 @@ def over_rotations(
     one_size: bool = False, # as in `Rotation`
     seed: int = 0, # of the rotations
     progress: bool = False, # show a bar
-    **patch, # of `sweep`: layers, mask, heads, call
+    **patch, # of `sweep`: layers, mask, heads, call; groups: as in `make_pairs`
 ) -> pd.DataFrame: # one row per head: mean over rotations and triples (logits), se over triples, t
     "What is left of the tested quantity when a donor's change is turned every way."
     _whole("rotations", rotations)
     bar = tqdm(range(rotations), desc="rotating", disable=not progress, leave=False)
     drawn = []
     for i in bar:
-        swept = sweep(model, X, pairs.table, alter=Rotation(seed + i, one_size), **patch)
+        swept = sweep(model, X, pairs.table, alter=Rotation(seed + i, one_size), **_of_sweep(patch))
         drawn.append(primary(swept, pairs.direction).values.reshape(len(pairs), -1))
     kept = np.mean(drawn, 0)
     mean = kept.mean(0)
@@ -200,19 +200,20 @@ def placebo_runs(
     settings: Settings = Settings(max_pairs=60), # size of each run, flips, seed
     replicates: int = 100, # runs, each on a new matching
     progress: bool = False, # show a bar
-    **patch, # of `sweep`: layers, mask, heads, call
+    **patch, # of `sweep`: layers, mask, heads, call; groups: as in `make_pairs`
 ) -> pd.DataFrame: # one row per run, layer and head: n (triples), mean (logits), t, p, q, p_max_t
     "The whole pipeline on placebo triples, many times."
     _whole("replicates", replicates)
     inputs = _inputs(model, X, y, settings, patch)
     seeds = range(settings.seed, settings.seed + replicates)
-    many = [placebo_pairs(inputs.y, inputs.logits, settings.max_pairs, seed, inputs.copied) for seed in seeds]
-    fewest = min(len(pairs) for pairs in many)
+    many = [placebo_pairs(inputs.y, inputs.logits, settings.max_pairs, seed, inputs.copied, inputs.groups)
+            for seed in seeds]
+    fewest = min(pairs.table.cluster.nunique() for pairs in many)
     if fewest < LEAST_UNITS:
-        raise ValueError(f"only {fewest} placebo triples can be formed; "
+        raise ValueError(f"only {fewest} independent placebo triples can be formed; "
                          f"{LEAST_UNITS} are needed to test anything")
     table = pd.concat([pairs.table for pairs in many])
-    swept = sweep(model, X, table, progress=progress, **patch)
+    swept = sweep(model, X, table, progress=progress, **_of_sweep(patch))
     return _test_each(donor_contrast(swept, "contrast"), many, settings)
 
 # %% ../nbs/38_calibration.ipynb #0a90c9d8
@@ -272,7 +273,7 @@ def calibrate(
     settings: Settings = Settings(), # size of each run, alpha, flips, seed
     replicates: int = 20, # runs of each control, each on a new matching
     progress: bool = False, # show a bar
-    **patch, # of `sweep`: layers, mask, heads, call
+    **patch, # of `sweep`: layers, mask, heads, call; groups: as in `make_pairs`
 ) -> pd.DataFrame: # one row per control: see `rejection_rates`; note: what else is known
     "Every control that the tests of this network can be put to."
     kinds = [scrambled(model, X, y, settings, replicates, progress, **patch)]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WHOLE', 'OR_NONE', 'LEAVABLE', 'parser_of', 'options_of', 'report_notebook', 'report_parameters', 'check_numbers',
-           'check_dataset', 'check_paths', 'check_cache', 'left_out', 'check_report', 'refuse_unknown', 'check_names',
-           'run_report', 'main']
+           'check_dataset', 'check_paths', 'check_cache', 'left_out', 'read_groups', 'check_report', 'refuse_unknown',
+           'check_names', 'run_report', 'main']
 
 # %% ../nbs/90_cli.ipynb #0ae9a16b
 import ast
@@ -226,6 +226,22 @@ def left_out(
                          f"it has {', '.join(LEAVABLE)}")
     return set(asked)
 
+def read_groups(
+    path: str | Path | None, # a text file; None: no groups
+) -> list | None: # a name for each line; raises `ValueError`
+    "The group of each test series, one in a line."
+    if path is None:
+        return None
+    if not isinstance(path, (str, Path)):
+        raise ValueError(f"groups is {path!r}; it must name a text file with the group of a test series per line")
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"groups is {str(path)!r}, which cannot be read as text ({error})") from error
+    if not lines:
+        raise ValueError(f"{path} is empty; give the group of each test series, one in a line")
+    return [line.strip() for line in lines]
+
 # %% ../nbs/90_cli.ipynb #7363b9e5
 def check_report(
     values: dict, # the report's parameters, all of them; other names are ignored
@@ -237,6 +253,7 @@ def check_report(
     settings = Settings(**asked)
     check_numbers(values)
     left_out(values["leave_out"])
+    read_groups(values["groups"])
     check_dataset(values["dataset"], values["data_dir"])
     folder = check_folder(Path(values["out_dir"])/values["dataset"], ROOM)
     if values["checkpoint"] is None: check_cache(values["dataset"])

@@ -205,9 +205,17 @@ def _scaled(heads):
     return scaled.replace([np.inf, -np.inf], np.nan), axis  # what has no end is not drawn
 
 # %% ../nbs/70_figures.ipynb #70a00003
+def _strip(ax, heads):
+    "The line at zero, and the margin where there are recoveries."
+    ax.axvline(0, color="black", lw=.6)
+    if heads.recovery.notna().all():
+        m = 100*heads.margin.max()
+        ax.axvspan(-m, m, color="#EEEEEE", zorder=0)
+
+# %% ../nbs/70_figures.ipynb #70a00006
 def _forest_panel(ax, heads):
     "Draw one direction."
-    has_gap = heads.recovery.notna().all()
+    _strip(ax, heads)
     heads, axis = _scaled(heads)
     y = np.arange(len(heads))
     for verdict, part in heads.groupby("verdict"):
@@ -219,10 +227,6 @@ def _forest_panel(ax, heads):
     if heads.negative_mean.notna().all():
         ax.hlines(y + .3, heads.negative_lo, heads.negative_hi, color="black", lw=.6)
         ax.plot(heads.negative_mean, y + .3, "D", mfc="white", mec="black", mew=.6, ms=2.5)
-    if has_gap:
-        m = 100*heads.margin.max()
-        ax.axvspan(-m, m, color="#EEEEEE", zorder=0)
-    ax.axvline(0, color="black", lw=.6)
     names = ("L" + heads.layer.astype(str) + " H" + heads["head"].astype(str)).tolist()
     ax.set(yticks=y, yticklabels=names, ylim=(len(heads) - .2, -.8), xlabel=axis)
     ax.tick_params(axis="y", labelsize=6)

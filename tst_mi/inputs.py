@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from .data import copies
+from .groups import check_groups
 from .model import require_eval, rounding
 
 # %% ../nbs/14_inputs.ipynb #8829abee
@@ -355,6 +356,7 @@ class Inputs(NamedTuple):
     y: np.ndarray # (N,) class indices
     logits: np.ndarray # (N, K) the model's outputs
     copied: np.ndarray # (N,) bool: is it an exact copy of an earlier series?
+    groups: np.ndarray | None = None # (N,) number of each one's group; None: all are independent
 
 # %% ../nbs/14_inputs.ipynb #108211a3
 def _given_logits(model, X, logits, mask, call):
@@ -367,6 +369,7 @@ def _given_logits(model, X, logits, mask, call):
     check_logits(model, X, few, logits[few], "the given logits", mask, call)
     return logits
 
+# %% ../nbs/14_inputs.ipynb #14a00002
 def check_inputs(
     model: nn.Module, # a classifier in eval mode
     X: np.ndarray, # (N, T, C) instances; array, tensor or list
@@ -374,15 +377,17 @@ def check_inputs(
     logits: np.ndarray | None = None, # (N, K) the model's outputs, if they are known
     mask: np.ndarray | None = None, # (N, T) True where a step is real
     call: Callable | None = None, # how to run the model, (model, x, mask) -> logits
+    groups: np.ndarray | None = None, # (N,) group of each, such as a speaker; None: all are independent
 ) -> Inputs: # raises `ValueError` if something is wrong with them, or they do not belong together
-    "Series, labels and logits, checked once."
+    "Series, labels, logits and groups, checked once."
     if logits is None:
         logits = model_logits(model, X, mask, call)
     else:
         logits = _given_logits(model, X, logits, mask, call)
     labels = _class_indices(y, len(X), np.shape(logits)[-1])
     series = _as_series(X)
-    return Inputs(series, labels, logits, copies(series))
+    group = None if groups is None else check_groups(groups, len(series))
+    return Inputs(series, labels, logits, copies(series), group)
 
 # %% ../nbs/14_inputs.ipynb #dd23dcad
 def _two_series(first, second):

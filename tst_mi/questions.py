@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from tst_mi.analysis import (Analysis, Settings, _facts, _infer, _inputs, _match, _stack, analyse, judged,
-    sites_of)
+from .analysis import (Analysis, Settings, _facts, _infer, _inputs, _match, _of_sweep, _stack, analyse,
+    judged, sites_of)
 from .inputs import _as_series, model_logits
 from .metrics import Effect, primary, tested_quantity
 from .pairs import DESIGNS, make_pairs, split_pairs
@@ -29,7 +29,7 @@ def _prospect(design, direction, inputs, n_tests, settings):
     most = len(inputs.y)*settings.reuse
     try:
         pairs = make_pairs(inputs.y, inputs.logits, design, direction, most, settings.seed, selection,
-                           settings.reuse, settings.stratify, inputs.copied, inputs.X)
+                           settings.reuse, settings.stratify, inputs.copied, inputs.X, inputs.groups)
     except ValueError as error:
         return 0, 0, 0., np.nan, None, str(error)
     shown = _facts(pairs, np.zeros(len(pairs)), n_tests, settings)
@@ -44,7 +44,7 @@ def prospects(
     y: np.ndarray, # (N,) true class indices
     n_tests: int = 24, # heads in the family
     settings: Settings = Settings(), # seed, alpha, n_flips; max_pairs is not applied
-    **patch, # of `sweep`: mask, call
+    **patch, # of `sweep`: mask, call; groups: as in `make_pairs`
 ) -> pd.DataFrame: # triples, units, effective_n, smallest_p, fewest_discoveries; note: why there are none
     """How many triples each design and direction gives, and what they could show.
     `fewest_discoveries` are heads that must be significant together."""
@@ -98,7 +98,7 @@ def recurrence(
     analysis: Analysis, # the first one
     matchings: int = 20, # further matchings
     progress: bool = False, # show a bar
-    **patch, # of `sweep`, as in `analyse`: layers, mask, heads, call
+    **patch, # as in `analyse`: layers, mask, heads, call, groups
 ) -> np.ndarray: # for each row of analysis.heads, the share of matchings with the same verdict
     "How often each verdict recurs when instances are matched anew."
     if not isinstance(analysis, Analysis):
@@ -113,7 +113,8 @@ def recurrence(
     shares = []
     for direction, many in matched.items():
         first = analysis.heads[analysis.heads.direction == direction]
-        swept = sweep(model, X, pd.concat([pairs.table for pairs in many]), progress=progress, **patch)
+        table = pd.concat([pairs.table for pairs in many])
+        swept = sweep(model, X, table, progress=progress, **_of_sweep(patch))
         if not sites_of(swept).equals(first[["layer", "head"]].reset_index(drop=True)):
             raise ValueError("the analysis is of a part of the heads; give the same `layers`")
         again = _verdicts(primary(swept, direction), many, settings)
@@ -136,7 +137,7 @@ def same_triples(
     X: np.ndarray, y: np.ndarray, # those of the analysis
     analysis: Analysis, # of the first network
     progress: bool = False, # show a bar
-    **patch, # of `sweep`, as in `analyse`: layers, mask, heads, call
+    **patch, # as in `analyse`: layers, mask, heads, call, groups
 ) -> Analysis: # of the other one, without power
     "Patch the triples of an analysis in another network."
     if not isinstance(analysis, Analysis):
@@ -162,12 +163,12 @@ def _of_direction(table, direction):
     "Its rows, numbered from 0."
     return table[table.direction == direction].reset_index(drop=True)
 
-def _family_of(sites, effects, pairs, settings):
+def _family_of(sites, effects, pairs, settings, matched):
     "Tests and verdicts of some heads, rows of `sites`, as a family of their own."
     quantity = tested_quantity(effects)
     x = effects.pivot(index="pair", columns=["layer", "head"], values=quantity)
     x = x[list(zip(sites.layer, sites["head"]))].to_numpy()
-    told = _infer(x, pairs.gap.to_numpy(), pairs.cluster.to_numpy(), settings, quantity != "E", False,
+    told = _infer(x, pairs.gap.to_numpy(), pairs.cluster.to_numpy(), settings, quantity != "E", matched,
                   pairs.label.to_numpy())
     return sites.join(told)
 
@@ -177,7 +178,7 @@ def confirm(
     settings: Settings = Settings(), # of the matching and of both analyses
     share: float = .5, # of the clusters used for discovery
     progress: bool = False, # show bars
-    **patch, # of `sweep`: layers, mask, heads, call
+    **patch, # of `sweep`: layers, mask, heads, call; groups: as in `make_pairs`
 ) -> pd.DataFrame: # direction, layer, head, found_mean; in the other mean, se, lo, hi, p, q, d_z, verdict
     "Find heads in one part of the triples; test and measure them in the other: a row per head found."
     if settings.chosen_by != "all":
@@ -194,7 +195,8 @@ def confirm(
         if len(found):
             sites = found[["layer", "head"]].assign(found_mean=found["mean"])
             parts[direction] = _family_of(sites, _of_direction(second.effects, direction),
-                                          _of_direction(second.pairs, direction), settings)
+                                          _of_direction(second.pairs, direction), settings,
+                                          second.matched[direction])
     columns = ["direction", "layer", "head", "found_mean", "mean", "se", "lo", "hi", "p", "q", "d_z",
                "verdict"]
     return _stack(parts)[columns] if parts else pd.DataFrame(columns=columns)
@@ -206,14 +208,14 @@ def _segment_sites(sums, effects):
     ends = effects.groupby("segment").position.agg(["min", "max"]).loc[sites.segment]
     return sites.assign(first=ends["min"].to_numpy(), last=ends["max"].to_numpy())
 
-def _segment_tests(effects, pairs, settings, selected):
+def _segment_tests(effects, pairs, settings, matched):
     "Tests of the sums of effects over each segment, for one direction."
     quantity = tested_quantity(effects)
     sums = effects.pivot_table(
         index="pair", columns=["layer", "head", "segment"], values=quantity, aggfunc="sum")
     pairs = pairs.set_index("pair").loc[sums.index]
     tests = _infer(sums.to_numpy(), pairs.gap.to_numpy(), pairs.cluster.to_numpy(), settings,
-                   quantity != "E", selected, pairs.label.to_numpy())
+                   quantity != "E", matched, pairs.label.to_numpy())
     return _segment_sites(sums, effects).assign(quantity=quantity).join(tests)
 
 # %% ../nbs/36_questions.ipynb #b8bf2fc3
@@ -231,8 +233,8 @@ def time_segments(
     for direction, effects in analysis.effects.groupby("direction", sort=False):
         effects = effects.assign(segment=effects.position.map(segment))
         pairs = analysis.pairs[analysis.pairs.direction == direction]
-        selected = analysis.matched[direction].selected
-        parts[direction] = _segment_tests(effects, pairs, analysis.settings, selected)
+        matched = analysis.matched[direction]
+        parts[direction] = _segment_tests(effects, pairs, analysis.settings, matched)
     return _stack(parts)
 
 # %% ../nbs/36_questions.ipynb #e7e92530

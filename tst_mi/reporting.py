@@ -6,8 +6,8 @@
 __all__ = ['CONTROL_HEADS', 'PARTS', 'TABLE_COLUMNS', 'number', 'percent', 'between', 'span', 'rows_of', 'head_names',
            'html_table', 'lacks_third', 'untested', 'without_intervals', 'check_usable', 'attempt', 'all_controls',
            'tally', 'frozen_line', 'headline', 'control_lines', 'noise_lines', 'method_lines', 'headlines', 'in_short',
-           'settings_line', 'data_sentences', 'model_sentences', 'class_table', 'pairs_sentences', 'prospects_table',
-           'composition_table', 'said', 'verdict_table', 'disagreement_sentence', 'classes_sentence',
+           'settings_line', 'data_sentences', 'model_sentences', 'class_table', 'groups_sentence', 'pairs_sentences',
+           'prospects_table', 'composition_table', 'said', 'verdict_table', 'disagreement_sentence', 'classes_sentence',
            'donors_sentences', 'donors_table', 'controls_table', 'controls_note', 'self_test_sentence',
            'detectable_table', 'unreachable_sentence', 'parts_table', 'stretches_sentence', 'stretches_table',
            'together', 'together_sentence', 'preservation_table', 'stability_table', 'stability_summary',
@@ -175,14 +175,15 @@ def all_controls(
     settings: Settings, # of the analysis
     runs: int, # of each kind; 0: not asked for, which is an error too
     progress: bool = False, # show a bar
+    **patch, # as of `scrambled`: groups
 ) -> pd.DataFrame: # rows of `scrambled` and `rotated`
     "Put heads that carry nothing to the same test."
     if not runs:
         raise ValueError("not asked for (`control_runs` is 0)")
-    found = [scrambled(model, X, y, settings, runs, progress=progress)]
+    found = [scrambled(model, X, y, settings, runs, progress=progress, **patch)]
     for one_size in (False, True):
         rotation = Rotation(settings.seed, one_size)
-        found.append(rotated(model, X, y, settings, runs, rotation, progress=progress))
+        found.append(rotated(model, X, y, settings, runs, rotation, progress=progress, **patch))
     return pd.concat(found)
 
 # %% ../nbs/73_reporting.ipynb #28b1927c
@@ -470,11 +471,27 @@ def _could(facts, n_heads, selected):
             f"over {n_heads} heads, {_reachable(facts['fewest_discoveries'])}")
 
 # %% ../nbs/73_reporting.ipynb #7f9ace11
+def groups_sentence(
+    groups: dict | None, # groups, cells, alone: of the facts of a direction; None: there are none
+    classes: tuple = (), # class index -> name
+) -> str: # Markdown, empty without groups
+    "What was made of series that belong together, and what cannot be told apart then."
+    if not groups:
+        return ""
+    told = (f" The series are of {groups['groups']} groups, which were dealt into {groups['cells']} cells; triples "
+            "stay inside a cell, and the cell is the unit of every test and interval.")
+    if groups["alone"]:
+        names = ", ".join(str(classes[c]) if c < len(classes) else str(c) for c in groups["alone"])
+        told += (f" **Of each of these classes a single group holds all series: {names}. Whether a head reads "
+                 "the class or the group cannot be told there.**")
+    return told
+
 def pairs_sentences(
     direction: str, # a key of `DIRECTIONS`
     facts: dict, # of it: see `summarise`
     n_heads: int, # in the family
     selected: bool, # did the model's output choose the donors?
+    classes: tuple = (), # class index -> name
 ) -> str: # Markdown
     "How many triples a direction has, what they can show, and who the control source is."
     control = check_direction(direction).control
@@ -487,7 +504,7 @@ def pairs_sentences(
     return (f"**{direction}**: {facts['n']} triples, effective n {facts['effective_n']:.0f}. "
             f"{_could(facts, n_heads, selected)}. "
             f"Mean gap of the tested quantity {number(facts['mean_gap'])} logits. "
-            f"The control source is {control}.{only_two}")
+            f"The control source is {control}.{only_two}{groups_sentence(facts.get('groups'), classes)}")
 
 # %% ../nbs/73_reporting.ipynb #dab4f564
 def prospects_table(

@@ -193,6 +193,7 @@ def class_test(
 # %% ../nbs/31_verdicts.ipynb #75f88a12
 REASONS = {  # of `untestable`, first things first
     "selection": "the model's output chose the donors",
+    "groups": "the groups of series make too few cells for any test to keep its promise",
     "few units": "so few that no test keeps its promise",
     "no gap": "patching everything is not shown to move the output",
     "skew": "the units lean too much for so few of them",
@@ -283,13 +284,13 @@ LEAST_FOR_INTERVALS = 6  # units; fewer give estimates only
 TESTED = (*PValues._fields, *ADJUSTED)  # columns that say something of a null hypothesis
 SIZED = ("p_more", "q_more", "p_less", "p_less_holm")  # and of a margin
 
-def _untested(n_units, gap_lo, contrast, selected, test):
+def _untested(n_units, gap_lo, contrast, selected, test, grouped=False):
     "Why no column can be tested: one of `REASONS`, or ''."
     if selected:
         return "selection"
     least = min(TESTS[test].skew_limits)
     if n_units < least or (n_units < LEAST_WITHOUT_CONTROL and not contrast):
-        return "few units"
+        return "groups" if grouped else "few units"
     return "" if gap_lo > 0 else "no gap"
 
 def _adjusted(tested):
@@ -357,6 +358,10 @@ def _leave_empty(table, with_gap, with_limits):
     if not with_limits:
         table[[*limit_columns(table), "se"]] = np.nan
 
+def _lower_limit(gap, cluster, alpha, boot):
+    "Of the interval of the mean gap."
+    return bootstrap(gap[:, None], cluster=cluster, level=1 - alpha, **boot)["lo"][0]
+
 def _judged(table, units, reason, n_flips, seed, test):
     "The table with its columns `TESTED`, and why a column is untestable."
     if reason:
@@ -408,6 +413,7 @@ def infer(
     selected: bool = False, # did the model's own output choose the pairs?
     test: str = TEST, # one of `TESTS`
     label: np.ndarray | None = None, # (P,) class of each pair's source; None: nothing is said of classes
+    grouped: bool = False, # is a cluster a cell of groups?
 ) -> pd.DataFrame: # per column of x: estimates, intervals, p-values, effect sizes, verdict; see the text
     "Tests, intervals, effect sizes and verdict for every column of a family."
     x, gap = _family(x, gap, alpha, n_flips, test)
@@ -415,9 +421,9 @@ def infer(
     boot = dict(n_boot=n_boot, seed=seed)
     units = unit_sums(x, cluster)
     table = _sizes(x, gap, units, cluster, alpha, margin, boot)
-    gap_lo = bootstrap(gap[:, None], cluster=cluster, level=1 - alpha, **boot)["lo"][0]
-    reason = _untested(units.n, gap_lo, contrast, selected, test)
-    uncertain = units.n < LEAST_FOR_INTERVALS or reason == "few units" and not contrast
+    gap_lo = _lower_limit(gap, cluster, alpha, boot)
+    reason = _untested(units.n, gap_lo, contrast, selected, test, grouped)
+    uncertain = units.n < LEAST_FOR_INTERVALS or reason in ("few units", "groups") and not contrast
     _leave_empty(table, with_gap=gap_lo > 0, with_limits=not uncertain)
     table, reasons = _judged(table, units, reason, n_flips, seed, test)
     sizes = SizePValues(np.nan, np.nan) if reason else size_test(x, gap, margin, cluster, **boot)

@@ -39,6 +39,7 @@ CASES = [
     *(((*REPORT, "--ig_steps", value), "ig_steps is ") for value in ("1", "-2", "2.5", "1000000")),
     *(((*REPORT, f"--{name}", value), f"{name} is ") for name in ("control_runs", "placebo_runs") for value in ("-1", "1e3")),
     *(((*REPORT, "--margin", value), "margin is ") for value in ("0", "1", "-0.01", "nan", "1%")),
+    *(((*REPORT, "--groups", value), "groups is ") for value in ("absent.txt", "/", "/dev/null/x")),
     *(((*REPORT, "--leave_out", value), "leave_out is ") for value in ("everything", "frozen,pairs", "7")),
     *(((*REPORT, "--perturbation_seeds", value), "perturbation_seeds is ") for value in ("-1", "1e3", "12345")),
     *(((*REPORT, "--seed", value), "seed is ") for value in ("-1", "0.5", "4294967296", "1" + "0" * 40)),

@@ -18,6 +18,7 @@ QUICK = {
     "84_heads_and_slices": dict(n_boot=200) | TRIPLES,
     "85_null_rivals_stability": dict(matchings=1, placebos=2, perturbation_seeds=1, strengths=1, ig_steps=2) | TESTS | TRIPLES | dict(n_boot=100),
     "86_ledger": TESTS,
+    "87_sizes": dict(families=4, n_boot=1000, networks="JapaneseVowels", jobs=1, worlds="few"),
 }
 pytestmark = pytest.mark.skipif(not os.environ.get("TST_MI_REFERENCE") or not os.environ.get("TST_MI_DATA"), reason="TST_MI_REFERENCE and TST_MI_DATA are not set")
 
@@ -76,3 +77,15 @@ def test_the_ledger_is_made_of_what_the_other_pages_found(read):
     assert len(claims) > 40 and claims.claim.is_unique and claims.ours.notna().all()
     fate = claims.set_index("claim")[["reproduced", "survives"]].agg("-".join, axis=1)
     for claim, told in (("JapaneseVowels: 21 of 24 heads significant after correction", "yes-yes"), ("LSST: 0 of 24 heads significant after correction", "yes-no"), ("LSST: each class gets about 1 % of the probability", "no-no")): assert fate[claim] == told
+
+
+def test_sizes_are_counted_and_what_must_fail_is_found_out(read, monkeypatch, tmp_path):
+    monkeypatch.setenv("TST_MI_CACHE", str(tmp_path/"cache"))   # nothing of an earlier run
+    margin, classes, groups, networks, checks = (read("87_sizes", k) for k in ("margin", "classes", "groups", "networks", "checks"))
+    assert margin[["M", "S"]].mean().max() < .3 < margin["sign flips about the margin"].max()
+    true = classes.world.str.startswith("nothing")
+    assert classes["any negligible"][~true].mean() < .2 and classes.negligible[true].max() > .3
+    assert groups["any, ignored"].max() > .5 and set(groups.holds) == {"untestable", "yes"}
+    trained, random = networks["more than 1 %"]
+    assert trained > random and networks["any effect"].min() > 12
+    assert len(checks) == 11 and checks.held.dtype == bool

@@ -233,7 +233,7 @@ def read_groups(
     if path is None:
         return None
     if not isinstance(path, (str, Path)):
-        raise ValueError(f"groups is {path!r}; it must name a text file with the group of a test series per line")
+        raise ValueError(f"groups is {path!r}; it must name a text file: a test series' group in each line")
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -478,12 +478,12 @@ def groups_sentence(
     "What was made of series that belong together, and what cannot be told apart then."
     if not groups:
         return ""
-    told = (f" The series are of {groups['groups']} groups, which were dealt into {groups['cells']} cells; triples "
-            "stay inside a cell, and the cell is the unit of every test and interval.")
+    told = (f" The series are of {groups['groups']} groups, which were dealt into {groups['cells']} cells; "
+            "triples stay inside a cell, and the cell is the unit of every test and interval.")
     if groups["alone"]:
         names = ", ".join(str(classes[c]) if c < len(classes) else str(c) for c in groups["alone"])
-        told += (f" **Of each of these classes a single group holds all series: {names}. Whether a head reads "
-                 "the class or the group cannot be told there.**")
+        told += (f" **Of each of these classes a single group holds all series: {names}. Whether a head "
+                 "reads the class or the group cannot be told there.**")
     return told
 
 def pairs_sentences(

@@ -153,10 +153,14 @@ def _importance_panel(ax, heads, limit, size):
     return image
 
 # %% ../nbs/70_figures.ipynb #4d05f231
-def _marks(heads):
-    "What the marks mean, four in a line."
+def _per_line(fig):
+    "How many entries of a legend stand side by side."
+    return 2 if fig.get_figwidth() <= COLUMN else 4
+
+def _marks(heads, per_line):
+    "What the marks mean, in lines of so many."
     told = [f"{LOOKS[verdict].mark}  {words}" for verdict, words in _occurring(heads).items()]
-    return "\n".join("     ".join(told[i:i + 4]) for i in range(0, len(told), 4))
+    return "\n".join("     ".join(told[i:i + per_line]) for i in range(0, len(told), per_line))
 
 # %% ../nbs/70_figures.ipynb #70a00001
 def head_importance(
@@ -183,7 +187,7 @@ def head_importance(
         if shared:
             image = shared[0].images[0]
             fig.colorbar(image, ax=shared, label="recovery (% of the gap)", fraction=.05, aspect=25, pad=.02)
-        fig.supxlabel(_marks(heads), fontsize=7)
+        fig.supxlabel(_marks(heads, _per_line(fig)), fontsize=7)
         fig.suptitle(title)
         plt.close(fig)
     return fig
@@ -242,7 +246,7 @@ def _verdict_legend(fig, heads, *further):
     fig.legend(
         *zip(*entries),
         loc="outside lower center",
-        ncols=min(len(entries), 4),
+        ncols=min(len(entries), _per_line(fig)),
         fontsize=7,
         handletextpad=.2,
         columnspacing=1.2,

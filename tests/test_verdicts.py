@@ -190,7 +190,8 @@ def test_controls_say_what_they_cannot_do(network, call, says):
 
 
 @pytest.mark.parametrize("page, phrases", [
-    ("30_statistics", ["With fewer than {n} units the answer is: nothing", "no test keeps its promise: fewer than {n}", "from {n} on p-values"]),
+    ("30_statistics", ["With fewer than {n} units the answer is: nothing"]),
+    ("31_verdicts", ["no test keeps its promise, fewer than {n}", "make fewer than {n} cells", "from {n} on p-values"]),
     ("75_own_model", ["Below {n} nothing can be tested"]),
     ("82_calibration", ["from {n} units on"]),
     ("90_cli", ["where at least {n} errors are usable"]),

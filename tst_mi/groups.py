@@ -82,21 +82,29 @@ def _taken(types, counts):
     return [groups.pop() for groups, count in zip(types.values(), counts) for _ in range(count)]
 
 # %% ../nbs/13_groups.ipynb #13a00022
+def _dealt(groups, k):
+    "Cells of k groups each, no two of one type, of groups that are sorted by type."
+    n_cells = len(groups)//k
+    return [groups[number::n_cells] for number in range(n_cells)]
+
 def _together(held, groups):
     "Cells of three classes or more, as lists of groups, of groups with fewer."
     twos = _by_type(held, groups, 2)
     ones = _by_type(held, groups, 1)
     if not twos and not ones:
         return []
-    of_twos, of_ones, of_both = _most_cells({k: len(v) for k, v in twos.items()},
-                                            {k: len(v) for k, v in ones.items()})
+    n_twos = {classes: len(members) for classes, members in twos.items()}
+    n_ones = {name: len(members) for name, members in ones.items()}
+    of_twos, of_ones, of_both = _most_cells(n_twos, n_ones)
+    two_lists = list(twos.values())
+    one_lists = list(ones.values())
     cells = []
     for (a, c), count in of_both.items():
-        cells += [[list(twos.values())[a].pop(), list(ones.values())[c].pop()] for _ in range(count)]
-    paired = _taken(twos, of_twos)
-    tripled = _taken(ones, of_ones)
-    cells += [paired[k::len(paired)//2] for k in range(len(paired)//2)]
-    return cells + [tripled[k::len(tripled)//3] for k in range(len(tripled)//3)]
+        for _ in range(count):
+            cells.append([two_lists[a].pop(), one_lists[c].pop()])
+    cells += _dealt(_taken(twos, of_twos), 2)
+    cells += _dealt(_taken(ones, of_ones), 3)
+    return cells
 
 # %% ../nbs/13_groups.ipynb #13a00016
 def deal(

@@ -11,7 +11,7 @@ import pytest
 import torch
 from readme import ROOT
 
-from tst_mi import metrics, statistics
+from tst_mi import metrics, verdicts
 from tst_mi.analysis import Settings, analyse
 from tst_mi.baselines import functional
 from tst_mi.data import Dataset
@@ -124,9 +124,9 @@ def test_a_triple_without_a_control_source_is_drawn_without_one(model):
 
 def test_only_what_cannot_be_known_is_left_empty(monkeypatch):
     "Not every column whose name begins with p or q."
-    real = statistics.bootstrap
-    monkeypatch.setattr(statistics, "bootstrap", lambda *args, **options: {**real(*args, **options), "proportion": np.ones(3)})
-    table = statistics.infer(RNG.normal(size=(4, 3)), np.ones(4), .01, n_boot=100)
+    real = verdicts.bootstrap
+    monkeypatch.setattr(verdicts, "bootstrap", lambda *args, **options: {**real(*args, **options), "proportion": np.ones(3)})
+    table = verdicts.infer(RNG.normal(size=(4, 3)), np.ones(4), .01, n_boot=100)
     assert table.p.isna().all() and table.q.isna().all() and table.lo.isna().all() and table.se.isna().all()
     assert (table.proportion == 1).all() and table["mean"].notna().all()
 

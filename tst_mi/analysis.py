@@ -20,6 +20,7 @@ from .artifacts import fingerprint, to_plain
 from .bootstrap import bootstrap, limit_columns
 from .effect_sizes import cliff_delta, standardised_differences
 from .flips import adjust, unit_sums
+from .groups import check_groups
 from .hooks import AXES
 from .inputs import _as_series, _class_indices, check_inputs, check_logits
 from .metrics import QUANTITIES, Effect, contrasted, effect, negative_control, tested_effect
@@ -234,7 +235,9 @@ def _facts(pairs, gap, n_tests, settings):
     if pairs.selected:  # nothing is tested
         least_p = 1.
         fewest = None
-    groups = {} if pairs.grouping is None else {"groups": pairs.grouping._asdict()}
+    groups = {}
+    if pairs.grouping is not None:
+        groups["groups"] = {name: getattr(pairs.grouping, name) for name in ("groups", "cells", "alone")}
     return dict(n=len(pairs), units=units, effective_n=pairs.effective_n, smallest_p=least_p,
                 specific=pairs.specific, fewest_discoveries=fewest, mean_gap=float(gap.mean()), **groups)
 
@@ -253,6 +256,16 @@ def _match(settings, inputs):
     return matched
 
 # %% ../nbs/35_analysis.ipynb #e8709566
+def _check_grouping(pairs, groups):
+    "Groups that are given with pairs must be those that these were matched in."
+    if pairs.grouping is None:
+        raise ValueError(f"the pairs of {pairs.direction!r} were matched without groups; "
+                         "match them with groups, or leave groups out")
+    n = pairs.origin.n if pairs.origin else len(groups)
+    if fingerprint(check_groups(groups, n)) != pairs.grouping.names:
+        raise ValueError(f"the pairs of {pairs.direction!r} were matched in other groups; "
+                         "give the same, or leave groups out")
+
 def _check_matched(matched, groups=None):
     "Pairs that were brought along must agree with what they say; what chose them is taken on trust."
     usable = isinstance(matched, dict) and matched and all(isinstance(p, Pairs) for p in matched.values())
@@ -261,9 +274,8 @@ def _check_matched(matched, groups=None):
                          "such as the `matched` of an earlier analysis")
     for direction, pairs in matched.items():
         has_control = pairs.table.control >= 0
-        if groups is not None and pairs.grouping is None:
-            raise ValueError(f"the pairs of {direction!r} were matched without groups; "
-                             "match them with groups, or leave groups out")
+        if groups is not None:
+            _check_grouping(pairs, groups)
         if direction != pairs.direction:
             raise ValueError(f"matched calls pairs of direction {pairs.direction!r} {direction!r}")
         if has_control.any() and not has_control.all():

@@ -11,22 +11,32 @@ import pandas as pd
 from scipy.optimize import LinearConstraint, milp
 
 # %% ../nbs/13_groups.ipynb #13a00006
+def _name(value):
+    "A group's name as text: whole numbers without a point, texts without blanks around."
+    number = isinstance(value, (float, np.floating))
+    if number and np.isfinite(value) and value == int(value):
+        value = int(value)
+    return str(value).strip()
+
 def check_groups(
     groups: np.ndarray, # (N,) name of each series' group: numbers or texts
     n: int, # series
-) -> np.ndarray: # (N,) numbers from 0; raises `ValueError`
+) -> np.ndarray: # (N,) numbers from 0, in the order of appearance; raises `ValueError`
     "Which series belong together."
-    given = pd.Series(list(groups) if np.ndim(groups) == 1 else [], dtype=object)
+    if np.ma.is_masked(groups):
+        raise ValueError("groups are a masked array with masked values; name a group for each series")
+    given = np.asarray(groups) if np.ndim(groups) == 1 else np.zeros(0)
     if len(given) != n:
         raise ValueError(f"groups have shape {np.shape(groups)}, and there are {n} series; "
                          f"give one group for each, shape ({n},)")
-    missing = int((given.isna() | (given.astype(str).str.strip() == "")).sum())
+    names = pd.Series([_name(value) for value in given.tolist()], dtype=object)
+    missing = int((pd.isna(given) | names.isin(["", "nan", "None", "<NA>"])).sum())
     if missing:
         raise ValueError(f"{missing} of {n} series have no group; name one for each, "
                          "such as a number of its own for a series that belongs to no other")
-    number = pd.factorize(given.astype(str), sort=True)[0]
+    number = pd.factorize(names)[0]
     if number.max() == 0:
-        raise ValueError(f"all {n} series are of one group, {given[0]!r}, so that nothing is independent; "
+        raise ValueError(f"all {n} series are of one group, {names[0]!r}, so that nothing is independent; "
                          "give finer groups, or none where series are independent")
     return number
 
@@ -107,6 +117,24 @@ def _together(held, groups):
     return cells
 
 # %% ../nbs/13_groups.ipynb #13a00016
+def _with_two(held, groups):
+    "Cells of both classes and three series, as lists of groups, of counts (G, 2)."
+    cells = []
+    members = []
+    waiting = list(groups)
+    while waiting:
+        counts = held[members].sum(0)
+        wanted = counts.argmin() if counts[0] != counts[1] else held[waiting].sum(0).argmax()
+        fitting = [g for g in waiting if held[g, wanted]] or waiting
+        members.append(fitting[0])
+        waiting.remove(fitting[0])
+        counts = held[members].sum(0)
+        if counts.min() > 0 and counts.sum() > 2:
+            cells.append(members)
+            members = []
+    return cells
+
+# %% ../nbs/13_groups.ipynb #13a00025
 def deal(
     y: np.ndarray, # (N,) class indices
     group: np.ndarray, # (N,) numbers of groups, from 0
@@ -115,17 +143,16 @@ def deal(
     "Put groups into as many cells as possible, each with the classes that a triple needs."
     n_groups = group.max() + 1
     classes = np.unique(y)
-    held = np.zeros((n_groups, len(classes)), dtype=bool)
-    held[group, np.searchsorted(classes, y)] = True
-    needed = min(3, len(classes))
+    held = np.zeros((n_groups, len(classes)), dtype=int)
+    np.add.at(held, (group, np.searchsorted(classes, y)), 1)
     order = rng.permutation(n_groups)
-    enough = held[order].sum(1) >= needed
-    cells = [[g] for g in order[enough]]
-    if needed == 3:
-        cells += _together(held, order[~enough])
-    alone = _by_type(held, order[~enough], 1)
-    if needed == 2 and len(alone) == 2:
-        cells += zip(*alone.values())
+    cells = []
+    if len(classes) > 2:
+        enough = (held[order] > 0).sum(1) >= 3
+        cells = [[g] for g in order[enough]]
+        cells += _together(held > 0, order[~enough])
+    elif len(classes) == 2:
+        cells = _with_two(held, order)
     of_group = np.full(n_groups, -1)
     for number, members in enumerate(cells):
         of_group[list(members)] = number

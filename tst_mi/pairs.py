@@ -36,6 +36,7 @@ class Grouping(NamedTuple):
     groups: int # how many there are
     cells: int # how many could be made of them; some may give no triple
     alone: tuple # classes that a single group holds: there, class and group cannot be told apart
+    names: str = "" # fingerprint of who is in which group
 
 # %% ../nbs/15_pairs.ipynb #b6c86330
 class Direction(NamedTuple):
@@ -490,7 +491,7 @@ def _as_arrays(y, logits):
     return np.asarray(y), np.asarray(logits)
 
 # %% ../nbs/15_pairs.ipynb #5f4b5b58
-def _refuse(design, asked, dropped):
+def _refuse(design, asked, dropped, cell=None):
     "Say what was found where there is no pair, and what is needed."
     y = asked.y
     direction = asked.direction.name
@@ -499,8 +500,9 @@ def _refuse(design, asked, dropped):
              f"classified correctly, of {len(np.unique(y[right]))} classes")
     left_out = "".join(f"; {reason}: {n}" for reason, n in dropped.items() if n)
     needs = DESIGNS[design].needs[direction]
+    inside = "" if cell is None else f", inside one of the {cell.max() + 1} cells that the groups make"
     raise ValueError(f"design {design!r} finds no usable pair ({direction}): {found}{left_out}; "
-                     f"it needs {needs}")
+                     f"it needs {needs}{inside}")
 
 def _check_worth(pairs, reuse):
     "Refuse pairs of so few clusters, under reuse, that not even intervals could be given."
@@ -567,7 +569,9 @@ def _in_cells(match, asked, cell):
         for reason, n in reasons.items():
             dropped[reason] = dropped.get(reason, 0) + n
     rows = [row for turn in sorted(rounds) for row in rounds[turn]]
-    dropped["beyond max_pairs, in triples of cells"] = 3*max(0, len(rows) - asked.max_pairs)
+    kept = {i for row in rows[:asked.max_pairs] for i in row[:3]}
+    beyond = {i for row in rows[asked.max_pairs:] for i in row[:3]} - kept
+    dropped["beyond max_pairs, in triples of cells"] = len(beyond)
     dropped["of a group that is in no cell"] = int((cell < 0).sum())
     return rows[:asked.max_pairs], dropped
 
@@ -578,7 +582,8 @@ def _grouping(groups, y, cell):
         return None
     group = check_groups(groups, len(y))
     held = pd.Series(group).groupby(y).nunique()
-    return Grouping(int(group.max()) + 1, int(cell.max()) + 1, tuple(held.index[held == 1].tolist()))
+    return Grouping(int(group.max()) + 1, int(cell.max()) + 1, tuple(held.index[held == 1].tolist()),
+                    fingerprint(group))
 
 def _matched(match, asked, groups, free, n):
     "Rows of triples, reasons why others do not serve, and the cell of each of n instances (None: no groups)."
@@ -621,7 +626,7 @@ def make_pairs(
     rows, dropped, cell = _matched(DESIGNS[design].match, asked, groups, free, len(y))
     dropped["excluded, such as a copy of another instance"] = len(y) - len(free)
     if not rows:
-        _refuse(design, asked, dropped)
+        _refuse(design, asked, dropped, cell)
     pairs = _pack(rows, design, about, y, logits, dropped, rng, selection, cell)
     _check_worth(pairs, reuse)
     return replace(pairs, grouping=_grouping(groups, y, cell))
@@ -681,7 +686,9 @@ def placebo_pairs(
     asked = Request(y, logits, PLACEBO, max_pairs, rng, True).among(free)
     rows, _, cell = _matched(_placebos, asked, groups, free, len(y))
     if not rows:
-        raise ValueError("no placebo triple: there must be instances of two classes, two of one of them")
+        inside = "" if cell is None else " inside a cell of groups"
+        raise ValueError("no placebo triple: there must be instances of two classes, two of one of them"
+                         f"{inside}")
     pairs = _pack(rows, PLACEBO.name, PLACEBO, y, logits, {}, rng, "all", cell)
     return replace(pairs, grouping=_grouping(groups, y, cell))
 

@@ -93,6 +93,19 @@ def _verdicts(q, many, settings):
     return verdicts
 
 # %% ../nbs/36_questions.ipynb #247855df
+def _same_groups(first, second):
+    "Refuse pairs of which one was matched within groups and the other without, or within others."
+    names = ["" if pairs.grouping is None else pairs.grouping.names for pairs in (first, second)]
+    if names[0] != names[1]:
+        raise ValueError("the analysis was made with other groups, or without any; give the same `groups`")
+
+def _check_analysis(analysis):
+    "An `Analysis`, and nothing else."
+    if not isinstance(analysis, Analysis):
+        raise ValueError(f"analysis is a {type(analysis).__name__}; "
+                         "give the `Analysis` that `analyse` returned")
+
+# %% ../nbs/36_questions.ipynb #36c00005
 def recurrence(
     model: nn.Module, X: np.ndarray, y: np.ndarray, # as in `analyse`
     analysis: Analysis, # the first one
@@ -101,9 +114,7 @@ def recurrence(
     **patch, # as in `analyse`: layers, mask, heads, call, groups
 ) -> np.ndarray: # for each row of analysis.heads, the share of matchings with the same verdict
     "How often each verdict recurs when instances are matched anew."
-    if not isinstance(analysis, Analysis):
-        raise ValueError(f"analysis is a {type(analysis).__name__}; "
-                         "give the `Analysis` that `analyse` returned")
+    _check_analysis(analysis)
     if analysis.site != "head":
         raise ValueError(f"the analysis patched site {analysis.site!r}; recurrence is for heads")
     settings = replace(analysis.settings, n_boot=min(analysis.settings.n_boot, 1000))
@@ -112,6 +123,7 @@ def recurrence(
         raise ValueError("the analysis is of pairs that the settings do not give")
     shares = []
     for direction, many in matched.items():
+        _same_groups(analysis.matched[direction], many[0])
         first = analysis.heads[analysis.heads.direction == direction]
         table = pd.concat([pairs.table for pairs in many])
         swept = sweep(model, X, table, progress=progress, **_of_sweep(patch))
@@ -130,6 +142,9 @@ def _for_other(pairs, model, X, patch):
     few = X[origin.rows]
     mask = None if patch.get("mask") is None else patch["mask"][origin.rows]
     logits = model_logits(model, few, mask, patch.get("call"))
+    if logits.shape[1] != origin.logits.shape[1]:
+        raise ValueError(f"the other network has {logits.shape[1]} outputs, and the triples are of a network "
+                         f"with {origin.logits.shape[1]}; give one of the same classes")
     return replace(pairs, origin=origin._replace(logits=logits))
 
 def same_triples(
@@ -140,9 +155,7 @@ def same_triples(
     **patch, # as in `analyse`: layers, mask, heads, call, groups
 ) -> Analysis: # of the other one, without power
     "Patch the triples of an analysis in another network."
-    if not isinstance(analysis, Analysis):
-        raise ValueError(f"analysis is a {type(analysis).__name__}; "
-                         "give the `Analysis` that `analyse` returned")
+    _check_analysis(analysis)
     series = _as_series(X)
     matched = {d: _for_other(pairs, other, series, patch) for d, pairs in analysis.matched.items()}
     settings = replace(analysis.settings, power_runs=0)

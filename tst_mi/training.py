@@ -541,7 +541,8 @@ def frozen(
 ) -> TimeSeriesTransformer: # in eval mode
     "A network with the weights it starts with, but for a readout that is trained."
     X, y = _check_data(X, y, config.n_classes)
-    parts = split_validation(y, seed=_check_seed("seed", seed))
+    share = .2 if (np.bincount(y) > 1).any() else 0  # one series of each class: none is left to validate
+    parts = split_validation(y, share, _check_seed("seed", seed))
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         model = _new_network(config, "cpu").eval()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MARGIN', 'SIZE_LIMITS', 'REASONS', 'VERDICT_KINDS', 'EFFECT_KINDS', 'VERDICTS', 'LEAST_WITHOUT_CONTROL',
-           'LEAST_FOR_INTERVALS', 'TESTED', 'SIZED', 'check_margin', 'SizePValues', 'size_test', 'class_test',
-           'kind_of', 'in_words', 'verdict', 'from_band', 'infer', 'disagreements']
+           'LEAST_FOR_INTERVALS', 'TESTED', 'SIZED', 'MOST_RESAMPLES', 'check_margin', 'SizePValues', 'size_test',
+           'class_test', 'kind_of', 'in_words', 'verdict', 'from_band', 'infer', 'disagreements']
 
 # %% ../nbs/31_verdicts.ipynb #5c1e31a3
 from numbers import Real
@@ -33,7 +33,7 @@ def check_margin(
 
 # %% ../nbs/31_verdicts.ipynb #5c1e31a9
 # from so many units on -> the largest skewness, in the direction that misleads, with which a margin is tested
-SIZE_LIMITS = {20: .25, 30: .5, 40: .75, 60: 1., 100: 1.5, 200: 2., 400: np.inf}
+SIZE_LIMITS = {20: .25, 30: .5, 40: .75, 60: 1., 100: 1.5, 200: 2., 400: 4.}
 
 def _sides(sums, pairs, n_boot, seed):
     "p-values (U,) of a mean above zero and of one below, of unit sums (G, U); 1 where they may mislead."
@@ -63,7 +63,12 @@ def size_test(
     seed: int = 0, # of the resamples
 ) -> SizePValues: # two-sided in that the level holds for both signs together
     "Is the mean effect larger than a share of the mean gap, either way? Is it smaller?"
-    step = margin*np.asarray(gap, dtype=float)[:, None]
+    check_margin(margin)
+    x = np.asarray(x, dtype=float)
+    gap = np.asarray(gap, dtype=float)
+    if gap.shape != x.shape[:1]:
+        raise ValueError(f"gap has shape {gap.shape}; {len(x)} pairs need ({len(x)},)")
+    step = margin*gap[:, None]
     above, below = _sides(*unit_sums(x - step, cluster), n_boot, seed)  # of the margin
     above_minus, below_minus = _sides(*unit_sums(x + step, cluster), n_boot, seed)  # of minus the margin
     more = np.minimum(1, 2*np.minimum(above, below_minus))
@@ -92,7 +97,7 @@ def _strata(label, unit):
     classes = pd.Series(label).groupby(unit)
     if (classes.nunique() > 1).any():
         return [np.arange(unit.max() + 1)]
-    one = classes.first().to_numpy()
+    one = pd.factorize(classes.first())[0]
     alone = ~pd.Series(one).duplicated(keep=False).to_numpy()  # the only unit of its class has no spread
     stratum = np.where(alone, -1, one)
     return [np.flatnonzero(stratum == c) for c in np.unique(stratum)]
@@ -148,7 +153,7 @@ def _guarded(above, below, t, df, n_boot):
 
 # %% ../nbs/31_verdicts.ipynb #5c1e31d7
 def _class_side(parts, step, strata, n_boot, seed):
-    "One-sided p-values (U,), above zero and below, of mean effect in a class plus `step` times the mean gap."
+    "One-sided p-values (U,), above zero and below, of mean effect in a class plus `step` mean gaps."
     mean = parts.effect.sum(0)/parts.pairs.sum()
     mean_gap = parts.gap.sum()/parts.all_pairs.sum()
     about = parts._replace(effect=parts.effect - mean*parts.pairs, gap=parts.gap - mean_gap*parts.all_pairs)
@@ -161,7 +166,8 @@ def _class_side(parts, step, strata, n_boot, seed):
         above += (drawn >= t).sum(0)
         below += (drawn <= t).sum(0)
     units = parts.pairs[:, 0] > 0
-    skew = _skew((parts.effect + step*parts.gap)[units])
+    pulls = parts.effect/parts.pairs.sum() + step*parts.gap/parts.all_pairs.sum()  # on the distance
+    skew = _skew(pulls[units])
     return _within_limit(*_guarded(above, below, t, units.sum() - 1, n_boot), skew, units.sum())
 
 # %% ../nbs/31_verdicts.ipynb #5c1e31d2
@@ -299,15 +305,22 @@ def _adjusted(tested):
     return tested._asdict() | adjusted
 
 def _adjusted_sizes(sizes, p):
-    "The columns `SIZED`: more than the margin only where there is anything at all; NaN if nothing is tested."
+    "The columns `SIZED`: more than the margin only where there is anything; NaN if nothing is tested."
     if np.isnan(sizes.more).any():
         return dict.fromkeys(SIZED, np.nan)
     p_more = np.maximum(sizes.more, p)
     return dict(p_more=p_more, q_more=adjust(p_more), p_less=sizes.less,
                 p_less_holm=adjust(sizes.less, "holm"))
 
+MOST_RESAMPLES = 25_000  # of tests of a size: in families of over 625 columns nothing is ever small
+
+def _more(boot, units, alpha):
+    "So many resamples that one column of a family can be shown to be small, if memory allows."
+    needed = int(np.ceil(2*units.sums.shape[1]/alpha))
+    return {**boot, "n_boot": max(boot["n_boot"], min(needed, MOST_RESAMPLES))}
+
 # %% ../nbs/31_verdicts.ipynb #c36cbe79
-def _family(x, gap, alpha, n_flips, test):
+def _family(x, gap, alpha, n_flips, test, label=None):
     "Effects and gaps that `infer` can work with."
     x = np.asarray(x, dtype=float)
     gap = np.asarray(gap, dtype=float)
@@ -322,6 +335,8 @@ def _family(x, gap, alpha, n_flips, test):
     if gap.shape != x.shape[:1]:
         raise ValueError(f"gap has shape {gap.shape}; {len(x)} pairs need ({len(x)},)")
     _refuse_constant(x)
+    if label is not None and np.shape(label) != x.shape[:1]:
+        raise ValueError(f"label has shape {np.shape(label)}; {len(x)} pairs need ({len(x)},)")
     return x, gap
 
 # %% ../nbs/31_verdicts.ipynb #85446e57
@@ -406,7 +421,7 @@ def infer(
     margin: float = MARGIN, # share of the gap that tells small from large
     cluster: np.ndarray | None = None, # (P,) cluster of each pair; None: all pairs are independent
     alpha: float = .05, # false discovery rates, and chance of any error in "small"; intervals cover 1 - alpha
-    n_boot: int = 10_000, # resamples of the intervals, and of the tests against the margin
+    n_boot: int = 10_000, # resamples of intervals; for tests against the margin more, if a family needs them
     n_flips: int = 10_000, # sign patterns and resamples of the test against zero
     seed: int = 0, # of all
     contrast: bool = True, # does x contrast two donors? False: an effect against zero, no control source
@@ -416,19 +431,20 @@ def infer(
     grouped: bool = False, # is a cluster a cell of groups?
 ) -> pd.DataFrame: # per column of x: estimates, intervals, p-values, effect sizes, verdict; see the text
     "Tests, intervals, effect sizes and verdict for every column of a family."
-    x, gap = _family(x, gap, alpha, n_flips, test)
+    x, gap = _family(x, gap, alpha, n_flips, test, label)
     check_margin(margin)
     boot = dict(n_boot=n_boot, seed=seed)
     units = unit_sums(x, cluster)
+    more = _more(boot, units, alpha)
     table = _sizes(x, gap, units, cluster, alpha, margin, boot)
     gap_lo = _lower_limit(gap, cluster, alpha, boot)
     reason = _untested(units.n, gap_lo, contrast, selected, test, grouped)
     uncertain = units.n < LEAST_FOR_INTERVALS or reason in ("few units", "groups") and not contrast
     _leave_empty(table, with_gap=gap_lo > 0, with_limits=not uncertain)
     table, reasons = _judged(table, units, reason, n_flips, seed, test)
-    sizes = SizePValues(np.nan, np.nan) if reason else size_test(x, gap, margin, cluster, **boot)
+    sizes = SizePValues(np.nan, np.nan) if reason else size_test(x, gap, margin, cluster, **more)
     table = table.assign(**_adjusted_sizes(sizes, table.p))
-    return table.assign(**_conclusions(table, x, gap, label, margin, cluster, alpha, reasons, boot))
+    return table.assign(**_conclusions(table, x, gap, label, margin, cluster, alpha, reasons, more))
 
 # %% ../nbs/31_verdicts.ipynb #5c1e31c1
 def disagreements(

@@ -168,6 +168,14 @@ def _check_name(name, known, what="method"):
     if name not in known:
         raise ValueError(f"{what} is {name!r}; it must be one of {list(known)}")
 
+def _holm(p):
+    "Holm's adjusted p-values; statsmodels' own way to them collects garbage each time, which takes far longer."
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order]*np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted
+
 def adjust(
     p: np.ndarray, # (U,) p-values of one family
     method: str = "bh", # 'bh', 'by', 'holm' or 'bonferroni'
@@ -178,4 +186,6 @@ def adjust(
     valid = (p >= 0) & (p <= 1)
     if not valid.all():
         raise ValueError(f"p-values must lie in [0, 1]; found {p[~valid][:3].tolist()}")
+    if method == "holm":
+        return _holm(p)
     return multipletests(p, method=METHODS[method])[1]

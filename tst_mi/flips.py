@@ -169,7 +169,7 @@ def _check_name(name, known, what="method"):
         raise ValueError(f"{what} is {name!r}; it must be one of {list(known)}")
 
 def _holm(p):
-    "Holm's adjusted p-values; statsmodels' own way to them collects garbage each time, which takes far longer."
+    "Holm's adjusted p-values. (statsmodels collects garbage on its way to them, which takes far longer.)"
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order]*np.arange(len(p), 0, -1))
     adjusted = np.empty(len(p))

@@ -35,18 +35,19 @@ def check_margin(
 # from so many units on -> the largest skewness, in the direction that misleads, with which a margin is tested
 SIZE_LIMITS = {20: .25, 30: .5, 40: .75, 60: 1., 100: 1.5, 200: 2., 400: 4.}
 
-def _sides(sums, pairs, n_boot, seed):
-    "p-values (U,) of a mean above zero and of one below, of unit sums (G, U); 1 where they may mislead."
-    if len(sums) < min(SIZE_LIMITS):
-        return np.ones((2, sums.shape[1]))
-    no_shift = np.zeros((1, sums.shape[1]))
-    _, above, below, _ = _both_sides(Units(sums, pairs), no_shift, n_boot, seed)
-    return _within_limit(above[0], below[0], _skew(sums), len(sums))
+def _sides(units, moved, n_boot, seed):
+    "p-values (U,) of a mean of `moved` above zero and of one below; 1 where these units may mislead."
+    if units.n < min(SIZE_LIMITS):
+        return np.ones((2, units.sums.shape[1]))
+    no_shift = np.zeros((1, units.sums.shape[1]))
+    _, above, below, _ = _both_sides(moved, no_shift, n_boot, seed)
+    leans = np.stack([_skew(units.sums), _skew(moved.sums)])
+    return _within_limit(above[0], below[0], leans, units.n)
 
-def _within_limit(above, below, skew, n_units):
-    "The p-values of either side, 1 where the units' skewness would make them too small."
+def _within_limit(above, below, leans, n_units):
+    "The p-values of either side, 1 where any of the skewnesses (K, U) would make them too small."
     limit = _limit(SIZE_LIMITS, n_units)
-    return np.where(skew < -limit, 1, above), np.where(skew > limit, 1, below)
+    return np.where(leans.min(0) < -limit, 1, above), np.where(leans.max(0) > limit, 1, below)
 
 # %% ../nbs/31_verdicts.ipynb #5c1e31ac
 class SizePValues(NamedTuple):
@@ -69,8 +70,9 @@ def size_test(
     if gap.shape != x.shape[:1]:
         raise ValueError(f"gap has shape {gap.shape}; {len(x)} pairs need ({len(x)},)")
     step = margin*gap[:, None]
-    above, below = _sides(*unit_sums(x - step, cluster), n_boot, seed)  # of the margin
-    above_minus, below_minus = _sides(*unit_sums(x + step, cluster), n_boot, seed)  # of minus the margin
+    units = unit_sums(x, cluster)
+    above, below = _sides(units, unit_sums(x - step, cluster), n_boot, seed)  # of the margin
+    above_minus, below_minus = _sides(units, unit_sums(x + step, cluster), n_boot, seed)  # of minus that
     more = np.minimum(1, 2*np.minimum(above, below_minus))
     less = np.minimum(1, 2*np.maximum(below, above_minus))
     return SizePValues(more, less)
@@ -151,12 +153,18 @@ def _guarded(above, below, t, df, n_boot):
     below = np.maximum((below + 1)/(n_boot + 1), stats.t.cdf(t, df))
     return above, below
 
+def _about_means(parts):
+    "The parts about the mean effect in the class and the mean gap, and these two."
+    mean = parts.effect.sum(0)/parts.pairs.sum()
+    mean_gap = parts.gap.sum()/parts.all_pairs.sum()
+    effect = parts.effect - mean*parts.pairs
+    gap = parts.gap - mean_gap*parts.all_pairs
+    return parts._replace(effect=effect, gap=gap), mean, mean_gap
+
 # %% ../nbs/31_verdicts.ipynb #5c1e31d7
 def _class_side(parts, step, strata, n_boot, seed):
     "One-sided p-values (U,), above zero and below, of mean effect in a class plus `step` mean gaps."
-    mean = parts.effect.sum(0)/parts.pairs.sum()
-    mean_gap = parts.gap.sum()/parts.all_pairs.sum()
-    about = parts._replace(effect=parts.effect - mean*parts.pairs, gap=parts.gap - mean_gap*parts.all_pairs)
+    about, mean, mean_gap = _about_means(parts)
     _, se = _distance(np.ones((1, len(parts.pairs))), about, step, strata)
     t = _studentised(mean + step*mean_gap, se[0])
     above = np.zeros_like(t)
@@ -167,8 +175,8 @@ def _class_side(parts, step, strata, n_boot, seed):
         below += (drawn <= t).sum(0)
     units = parts.pairs[:, 0] > 0
     pulls = parts.effect/parts.pairs.sum() + step*parts.gap/parts.all_pairs.sum()  # on the distance
-    skew = _skew(pulls[units])
-    return _within_limit(*_guarded(above, below, t, units.sum() - 1, n_boot), skew, units.sum())
+    leans = np.stack([_skew(parts.effect[units]), _skew(pulls[units])])
+    return _within_limit(*_guarded(above, below, t, units.sum() - 1, n_boot), leans, units.sum())
 
 # %% ../nbs/31_verdicts.ipynb #5c1e31d2
 def class_test(

@@ -17,7 +17,7 @@ from scipy import stats
 
 from .bootstrap import _both_sides, _studentised, _weights, _with_limits, bootstrap, limit_columns
 from .effect_sizes import d_z, rank_biserial
-from .flips import ADJUSTED, PValues, Units, _check_name, _refuse_constant, adjust, unit_sums
+from .flips import ADJUSTED, PValues, _check_name, _refuse_constant, adjust, unit_sums
 from .statistics import TEST, TESTS, _leans, _limit, _skew, flips_needed, mean_test, smallest_p
 
 # %% ../nbs/31_verdicts.ipynb #5c1e31a6

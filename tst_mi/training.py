@@ -411,12 +411,15 @@ def check_accuracy(
     return found/n
 
 # %% ../nbs/12_training.ipynb #a119317c
+def _made_by():
+    "The versions that a training depends on."
+    return {k: v for k, v in versions().items() if k in ("tst_mi", "torch")}
+
 def _cached(data, seed, settings):
     "Where the model trained on this data, in this way, is kept."
     shape = ModelConfig(data.X_train.shape[2], data.X_train.shape[1], len(data.classes))
-    used = {k: v for k, v in versions().items() if k in ("tst_mi", "torch")}
     made = fingerprint(data.X_train, data.y_train, data.checksums, data.settings, asdict(shape), settings,
-                       seed, used)
+                       seed, _made_by())
     return cache_dir("models")/f"{data.name}-{made}.safetensors"
 
 def from_cache(
@@ -450,12 +453,16 @@ def _same_files(model, info, data):
         check_accuracy(model, data, info["test_accuracy"])
     return same
 
-def _check_kept(model, info, data, wanted):
-    "Refuse a kept checkpoint whose description is not as wanted, or that does not do what it says."
+def _check_said(info, wanted):
+    "Refuse a description that is not as wanted."
     for name, value in to_plain(wanted).items():
         found = info.get(name)
         if found != value:
             raise ValueError(f"its {name} is {_shown(found)}, not {_shown(value)}")
+
+def _check_kept(model, info, data, wanted):
+    "Refuse a kept checkpoint whose description is not as wanted, or that does not do what it says."
+    _check_said(info, wanted)
     _same_files(model, info, data)
 
 def _kept_or_trained(data, seed, progress, settings):
@@ -558,9 +565,7 @@ def frozen(
 # %% ../nbs/12_training.ipynb #12f20e05
 def _check_frozen(model, info, data, wanted):
     "Refuse a kept frozen network that is not the one wanted, or does not do what it says."
-    for name, value in to_plain(wanted).items():
-        if info.get(name) != value:
-            raise ValueError(f"its {name} is {_shown(info.get(name))}, not {_shown(value)}")
+    _check_said(info, wanted)
     check_fits(model, data)
     check_accuracy(model, data, info.get("test_accuracy"))
 
@@ -568,8 +573,7 @@ def _frozen_wanted(model, data, seed):
     "What a frozen random network is made of, and where it is kept."
     wanted = dict(frozen=True, seed=seed, config=asdict(model.config), checksums=data.checksums,
                   data_settings=data.settings)
-    used = {k: v for k, v in versions().items() if k in ("tst_mi", "torch")}
-    made = fingerprint(data.X_train, data.y_train, wanted, used)
+    made = fingerprint(data.X_train, data.y_train, wanted, _made_by())
     return wanted, cache_dir("models")/f"{data.name}-frozen-{made}.safetensors"
 
 # %% ../nbs/12_training.ipynb #12f20e08

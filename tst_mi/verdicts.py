@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from .bootstrap import _both_sides, _studentised, _weights, _with_limits, bootstrap, limit_columns
+from tst_mi.bootstrap import (_both_sides, _guarded, _studentised, _weights, _with_limits, bootstrap,
+    limit_columns)
 from .effect_sizes import d_z, rank_biserial
 from .flips import ADJUSTED, PValues, _check_name, _refuse_constant, adjust, unit_sums
 from .statistics import TEST, TESTS, _leans, _limit, _skew, flips_needed, mean_test, smallest_p
@@ -30,6 +30,11 @@ def check_margin(
     real = isinstance(margin, Real) and not isinstance(margin, bool)
     if not real or not 0 < margin < 1:
         raise ValueError(f"margin is {margin!r}; it must be a share of the gap between 0 and 1, such as 0.01")
+
+def _check_gap(x, gap):
+    "A gap for each pair."
+    if gap.shape != x.shape[:1]:
+        raise ValueError(f"gap has shape {gap.shape}; {len(x)} pairs need ({len(x)},)")
 
 # %% ../nbs/31_verdicts.ipynb #5c1e31a9
 # from so many units on -> the largest skewness, in the direction that misleads, with which a margin is tested
@@ -67,8 +72,7 @@ def size_test(
     check_margin(margin)
     x = np.asarray(x, dtype=float)
     gap = np.asarray(gap, dtype=float)
-    if gap.shape != x.shape[:1]:
-        raise ValueError(f"gap has shape {gap.shape}; {len(x)} pairs need ({len(x)},)")
+    _check_gap(x, gap)
     step = margin*gap[:, None]
     units = unit_sums(x, cluster)
     above, below = _sides(units, unit_sums(x - step, cluster), n_boot, seed)  # of the margin
@@ -87,12 +91,9 @@ class _Parts(NamedTuple):
 
 def _class_parts(x, gap, of_class, unit):
     "The parts of one class, given which pairs (P,) are of it and the unit of each."
-    def over_units(values):
-        sums = np.zeros((unit.max() + 1, values.shape[1]))
-        np.add.at(sums, unit, values)
-        return sums
     inside = of_class[:, None].astype(float)
-    return _Parts(over_units(x*inside), over_units(inside), over_units(gap), over_units(np.ones_like(gap)))
+    effect, all_pairs = unit_sums(x*inside, unit)
+    return _Parts(effect, unit_sums(inside, unit).sums, unit_sums(gap, unit).sums, all_pairs[:, None])
 
 def _strata(label, unit):
     "Units that are resampled among themselves: those of each class; all, if a unit holds several classes."
@@ -147,12 +148,6 @@ def _resamples_within(strata, n_boot, seed):
         yield w
 
 # %% ../nbs/31_verdicts.ipynb #5c1e31b4
-def _guarded(above, below, t, df, n_boot):
-    "p-values of either side from counts of resamples, guarded by the t-test."
-    above = np.maximum((above + 1)/(n_boot + 1), stats.t.sf(t, df))
-    below = np.maximum((below + 1)/(n_boot + 1), stats.t.cdf(t, df))
-    return above, below
-
 def _about_means(parts):
     "The parts about the mean effect in the class and the mean gap, and these two."
     mean = parts.effect.sum(0)/parts.pairs.sum()
@@ -340,8 +335,7 @@ def _family(x, gap, alpha, n_flips, test, label=None):
             f"{n_flips} sign patterns cannot give a p-value of {alpha}; "
             f"raise n_flips to {flips_needed(alpha, test=test)} or more"
         )
-    if gap.shape != x.shape[:1]:
-        raise ValueError(f"gap has shape {gap.shape}; {len(x)} pairs need ({len(x)},)")
+    _check_gap(x, gap)
     _refuse_constant(x)
     if label is not None and np.shape(label) != x.shape[:1]:
         raise ValueError(f"label has shape {np.shape(label)}; {len(x)} pairs need ({len(x)},)")

@@ -199,19 +199,16 @@ def _reached(t, A, B, n_boot, seed):
     return above, below, peak
 
 # %% ../nbs/27_bootstrap.ipynb #1298deb0
-def _guarded(above, below, t, df, n_boot):
-    "p-values of a mean above zero and of one below, from counts of resamples, guarded by the t-test."
-    greater = np.maximum((above + 1)/(n_boot + 1), stats.t.sf(t, df))
-    less = np.maximum((below + 1)/(n_boot + 1), stats.t.cdf(t, df))
-    return greater, less
-
 def _both_sides(units, shifts, n_boot, seed):
     """Bootstrap-t, guarded by the t-test, of units all of whose pairs are moved by each row of shifts (K, U):
     t, p-values of a mean above and of one below zero, (K, U), and the farthest t* of each resample."""
     theta, A, B = _about_mean(units.sums, units.pairs[:, None])
     t = _studentised(theta + shifts, _standard_error(A, B))
     above, below, peak = _reached(t, A, B, n_boot, seed)
-    return t, *_guarded(above, below, t, len(A) - 1, n_boot), peak
+    df = len(A) - 1
+    greater = np.maximum((above + 1)/(n_boot + 1), stats.t.sf(t, df))
+    less = np.maximum((below + 1)/(n_boot + 1), stats.t.cdf(t, df))
+    return t, greater, less, peak
 
 def _bootstrap_t(units, shifts, n_boot, seed):
     "`PValues` (K, U) by the bootstrap-t test, guarded by the t-test, of the data that `_flip_test` takes."

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from tst_mi.bootstrap import (_both_sides, _guarded, _studentised, _weights, _with_limits, bootstrap,
-    limit_columns)
+from .bootstrap import _both_sides, _studentised, _weights, _with_limits, bootstrap, limit_columns
 from .effect_sizes import d_z, rank_biserial
 from .flips import ADJUSTED, PValues, _check_name, _refuse_constant, adjust, unit_sums
 from .statistics import TEST, TESTS, _leans, _limit, _skew, flips_needed, mean_test, smallest_p
@@ -148,6 +148,12 @@ def _resamples_within(strata, n_boot, seed):
         yield w
 
 # %% ../nbs/31_verdicts.ipynb #5c1e31b4
+def _guarded(above, below, t, df, n_boot):
+    "p-values of either side from counts of resamples, guarded by the t-test."
+    above = np.maximum((above + 1)/(n_boot + 1), stats.t.sf(t, df))
+    below = np.maximum((below + 1)/(n_boot + 1), stats.t.cdf(t, df))
+    return above, below
+
 def _about_means(parts):
     "The parts about the mean effect in the class and the mean gap, and these two."
     mean = parts.effect.sum(0)/parts.pairs.sum()

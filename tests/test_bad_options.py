@@ -35,7 +35,7 @@ CASES = [
     *(((*REPORT, "--alpha", value), "alpha") for value in ("0", "1", "-1", "-1e-3", "0.5", "1e400", "5", "None", "nan", "True", "2_0")),
     *(((*REPORT, "--max_pairs", value), "max_pairs is ") for value in ("0", "1", "-1", "2.5", "1e3", "None", "1" + "0" * 30)),
     *(((*REPORT, "--n_boot", value), "n_boot is ") for value in ("1", "99", "-100", "1000000000000")),
-    *(((*REPORT, "--matchings", value), "matchings is ") for value in ("-1", "0.5", "None", "1e9", "99999999")),
+    *(((*REPORT, "--matchings", value), "matchings is ") for value in ("-1", "0.5", "1", "None", "1e9", "99999999")),
     *(((*REPORT, "--ig_steps", value), "ig_steps is ") for value in ("1", "-2", "2.5", "1000000")),
     *(((*REPORT, f"--{name}", value), f"{name} is ") for name in ("control_runs", "placebo_runs") for value in ("-1", "1e3")),
     *(((*REPORT, "--margin", value), "margin is ") for value in ("0", "1", "-0.01", "5")),

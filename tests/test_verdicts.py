@@ -15,7 +15,7 @@ from tst_mi.model import ModelConfig, TimeSeriesTransformer, predict
 from tst_mi.training import fit
 from tst_mi.pairs import make_pairs
 from tst_mi.planning import detectable, power, units_needed
-from tst_mi.questions import confirm, recurrence
+from tst_mi.questions import all_matchings, confirm
 from tst_mi.statistics import LEAST_UNITS, TEST, TESTS, mean_test
 from tst_mi.verdicts import VERDICTS, infer
 
@@ -182,7 +182,7 @@ def test_scrambled_heads_are_believed_no_more_than_alpha_allows_while_real_ones_
     (lambda m, X, y: scrambled(m, X, y, replace(LIGHT, max_pairs=LEAST_UNITS - 1)), "independent triples can be formed"),
     (lambda m, X, y: rotated(m, X, y, replace(LIGHT, selection="correct")), "use selection 'all'"),
     (lambda m, X, y: scrambled(m, X, y, LIGHT, 0), "runs is 0"),
-    (lambda m, X, y: recurrence(m, X, y, analyse(m, X, y, LIGHT), 0), "at least one"),
+    (lambda m, X, y: all_matchings(m, X, y, analyse(m, X, y, LIGHT), 1), "at least two"),
     (lambda m, X, y: analyse(m, X, y, LIGHT, site="mlp", alter=Rotation()), "needs site 'head'"),
 ])
 def test_controls_say_what_they_cannot_do(network, call, says):

@@ -434,6 +434,13 @@ COLUMNS = {  # column(s) -> meaning
         "studentised statistic, two-sided and one-sided (above zero) p-value, "
         f"by {TESTS[TEST].told.format(flips='')}"),
     "recurs": "share of further matchings of instances that give the same verdict",
+    "matchings, triples": "how often the instances were matched anew; triples of all these matchings",
+    "all_mean, all_se, all_lo, all_hi":
+        "mean of the tested quantity over all matchings, standard error, interval",
+    "all_recovery, all_recovery_lo, all_recovery_hi, all_recovery_band_lo, all_recovery_band_hi":
+        "recovery over all matchings, with interval and simultaneous band",
+    "variance_left": "variance of the mean over all matchings, as a share of that of one matching's",
+    "all_verdict": "the verdict that the band over all matchings allows",
     "q, q_by": "Benjamini-Hochberg and Benjamini-Yekutieli adjusted p-values",
     "p_max_t, p_holm, p_bonferroni": "familywise adjusted p-values",
 }
@@ -568,7 +575,7 @@ SUMMARY = {  # pattern(s) -> meaning
     "frozen, frozen.*": "accuracy, seed, gap and verdicts of a frozen random network; or why there is none",
     "self_test, self_test.*":
         "any-discovery rates on placebo triples: see `discovery_rates`; or why there are none",
-    "matchings": "further matchings behind `recurs`",
+    "matchings, matchings.*": "per direction: see `matchings_summary`; empty if not asked for",
     "power.*": "median detectable recovery, median units that would find an effect of the margin",
     "parts.*": "layers and feed-forward parts, in order: recovery and verdict",
     "stability.*": (

@@ -136,14 +136,14 @@ WHOLE = {  # whole numbers: least, most
     "max_pairs": (0, 10**9),
     "n_boot": (0, 10**6),
     "n_flips": (0, 10**6),
-    "matchings": (0, 10**4),
+    "matchings": (2, 10**4),
     "placebo_runs": (0, 10**5),
     "control_runs": (0, 10**4),
     "perturbation_seeds": (0, 1000),
     "ig_steps": (2, 10**4),
     "replicates": (1, 10**6),
 }
-OR_NONE = ("ig_steps",)  # those that may also be 0: none of it
+OR_NONE = ("ig_steps", "matchings")  # those that may also be 0: none of it
 
 def check_numbers(
     values: dict, # option -> value; names that are in no table are ignored

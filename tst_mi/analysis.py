@@ -434,7 +434,8 @@ COLUMNS = {  # column(s) -> meaning
         "studentised statistic, two-sided and one-sided (above zero) p-value, "
         f"by {TESTS[TEST].told.format(flips='')}"),
     "recurs": "share of further matchings of instances that give the same verdict",
-    "matchings, triples": "how often the instances were matched anew; triples of all these matchings",
+    "matchings, triples":
+        "further matchings of the same instances; triples of all these, to which `all_` refers",
     "all_mean, all_se, all_lo, all_hi":
         "mean of the tested quantity over all matchings, standard error, interval",
     "all_recovery, all_recovery_lo, all_recovery_hi, all_recovery_band_lo, all_recovery_band_hi":
@@ -588,7 +589,8 @@ SUMMARY = {  # pattern(s) -> meaning
     "dropped": "reasons why instances did not serve, with counts", "versions.*": "of the packages used"}
 
 # %% ../nbs/35_analysis.ipynb #3b44ab5f
-SCHEMA = 4  # version of the keys of summary.json
+SCHEMA = 5  # version of the keys of summary.json
+SUMMARY["work.*"] = "10^12 multiply-accumulates: budget, asked, done; and what was thinned"
 
 def _leaves(value, path=()):
     "Paths of all values of a nested dict, their parts joined by dots; an empty dict is a value."

@@ -211,7 +211,18 @@ def check_cache(
         raise ValueError(f"{error} (the variable TST_MI_CACHE says where models are kept)") from error
 
 # %% ../nbs/90_cli.ipynb #90c00002
-LEAVABLE = {"frozen": "the frozen random network"}  # parts of the report that can be left out by name
+LEAVABLE = {  # parts of the report that can be left out by name -> what they are
+    "frozen": "the frozen random network",
+    "matchings": "further matchings",
+    "controls": "scrambled heads and rotated donors",
+    "placebo": "placebo triples",
+    "power": "power and variance components",
+    "layers": "layers and feed-forward parts",
+    "time": "stretches of time",
+    "growth": "heads patched together",
+    "perturbations": "stability under perturbations",
+    "baselines": "other methods",
+}
 
 def left_out(
     names: str, # with commas or spaces between them; empty: nothing

@@ -9,6 +9,7 @@ __all__ = ['PROTOCOL', 'ACTIVATIONS', 'SITES', 'AXES', 'HEAD_COUNTS', 'OUTPUTS',
 # %% ../nbs/17_hooks.ipynb #1a7f0013
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from functools import partial
 from types import MethodType
 from typing import NamedTuple
@@ -579,13 +580,21 @@ def _altered_z(alter, layer, base, donors, rows):
                          f"it must give {tuple(base.shape)} for each of {list(donors)}")
     return changed
 
+def _is_record(alter):
+    "Is it a data class or a named tuple, all of which its name and fields say?"
+    return is_dataclass(alter) or hasattr(alter, "_fields")
+
 def _check_alter(alter, site, resume):
     "The function, if it can be used here."
-    if alter is None or site.activation == "z" and resume is None:
-        return alter
-    needed = [name for name, other in SITES.items() if other.activation == "z"]
-    raise ValueError(f"alter changes what heads write: it needs site {', '.join(map(repr, needed))}, "
-                     "and no resume, which could not tell one function from another")
+    if alter is None:
+        return None
+    if site.activation != "z":
+        needed = [name for name, other in SITES.items() if other.activation == "z"]
+        raise ValueError(f"alter changes what heads write: it needs site {', '.join(map(repr, needed))}")
+    if resume is not None and not _is_record(alter):
+        raise ValueError("resume cannot tell one function from another: leave it out, or let alter be a data "
+                         "class or a named tuple, such as `Rotation`, whose fields say what it does")
+    return alter
 
 # %% ../nbs/17_hooks.ipynb #d2e35c2a
 def _alter_values(alter, found, base, donors, rows):

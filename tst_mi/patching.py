@@ -242,8 +242,8 @@ def _kept(folder, name, compute):
         try:
             with np.load(path, allow_pickle=False) as f:
                 return [f[k] for k in f.files]
-        except (BadZipFile, ValueError, EOFError):
-            path.unlink()  # damaged: compute it again
+        except (BadZipFile, ValueError, EOFError, FileNotFoundError):
+            path.unlink(missing_ok=True)  # damaged, or thrown away by another process: compute it again
     raise OSError(f"{path} cannot be read back after writing it; check the disk")
 
 # %% ../nbs/20_patching.ipynb #750c3b94

@@ -6,15 +6,15 @@
 __all__ = ['CONTROL_HEADS', 'PARTS', 'TABLE_COLUMNS', 'number', 'percent', 'between', 'between_shares', 'span', 'rows_of',
            'head_names', 'html_table', 'lacks_third', 'untested', 'without_intervals', 'check_usable', 'attempt',
            'all_controls', 'tally', 'frozen_line', 'headline', 'control_lines', 'noise_lines', 'method_lines',
-           'headlines', 'in_short', 'settings_line', 'data_sentences', 'model_sentences', 'class_table',
-           'groups_sentence', 'pairs_sentences', 'prospects_table', 'composition_table', 'said', 'verdict_table',
-           'disagreement_sentence', 'matchings_table', 'matchings_sentence', 'classes_sentence', 'donors_sentences',
-           'donors_table', 'controls_table', 'controls_note', 'self_test_sentence', 'detectable_table',
-           'unreachable_sentence', 'parts_table', 'stretches_sentence', 'stretches_table', 'together',
-           'together_sentence', 'preservation_table', 'stability_table', 'stability_summary', 'methods_table',
-           'methods_summary', 'completeness_sentence', 'methods_text', 'power_summary', 'parts_summary',
-           'frozen_summary', 'frozen_table', 'matchings_summary', 'report_summary', 'by_column', 'columns_text',
-           'files_sentence']
+           'headlines', 'in_short', 'settings_line', 'work_sentence', 'thinned_table', 'data_sentences',
+           'model_sentences', 'class_table', 'groups_sentence', 'pairs_sentences', 'prospects_table',
+           'composition_table', 'said', 'verdict_table', 'disagreement_sentence', 'matchings_table',
+           'matchings_sentence', 'classes_sentence', 'donors_sentences', 'donors_table', 'controls_table',
+           'controls_note', 'self_test_sentence', 'detectable_table', 'unreachable_sentence', 'parts_table',
+           'stretches_sentence', 'stretches_table', 'together', 'together_sentence', 'preservation_table',
+           'stability_table', 'stability_summary', 'methods_table', 'methods_summary', 'completeness_sentence',
+           'methods_text', 'power_summary', 'parts_summary', 'frozen_summary', 'frozen_table', 'matchings_summary',
+           'report_summary', 'by_column', 'columns_text', 'files_sentence']
 
 # %% ../nbs/73_reporting.ipynb #36d6344e
 import re
@@ -37,6 +37,7 @@ from .stability import COLUMNS as STABILITY_COLUMNS
 from .statistics import LEAST_UNITS, TEST, TESTS
 from .verdicts import (EFFECT_KINDS, LEAST_FOR_INTERVALS, MARGIN, VERDICT_KINDS, VERDICTS,
     disagreements, in_words, kind_of)
+from .work import Plan
 
 # %% ../nbs/73_reporting.ipynb #75557017
 def number(
@@ -192,7 +193,7 @@ def all_controls(
     for one_size in (False, True):
         rotation = Rotation(settings.seed, one_size)
         found.append(rotated(model, X, y, settings, runs, rotation, progress=progress, **patch))
-    return pd.concat(found)
+    return pd.concat(found, ignore_index=True)
 
 # %% ../nbs/73_reporting.ipynb #28b1927c
 def tally(
@@ -385,6 +386,37 @@ def settings_line(
             f"triples per direction, margin {100*settings.margin:g} % of the gap, "
             f"false discovery rate {100*settings.alpha:g} %, "
             f"intervals {100*(1 - settings.alpha):g} %, {settings.n_boot:,} resamples; {used}.*")
+
+# %% ../nbs/73_reporting.ipynb #73a00031
+def work_sentence(
+    planned: Plan, # what the report does
+) -> str: # Markdown
+    "How much work the report is, and whether anything gave way."
+    table = planned.table
+    done = f"{table.work.sum():.2g} × 10¹² multiply-accumulates"
+    if not planned.budget:
+        return f"*Work: {done}, without a bound (`budget` is 0).*"
+    bound = f"a budget of {planned.budget:g}"
+    thinned = planned.thinned
+    if not len(thinned):
+        return f"*Work: {done}, within {bound}; nothing was thinned.*"
+    told = f"*Work: {done} instead of {table.work_asked.sum():.2g}, for {bound}"
+    if table.work.sum() > planned.budget:
+        told += ", which it exceeds with everything thinned that can be"
+    return told + f". Thinned ({len(thinned)} of {len(table)} parts):*"
+
+def thinned_table(
+    planned: Plan, # what the report does
+) -> pd.DataFrame: # for reading
+    "What was asked, and what was done instead."
+    rows = planned.thinned
+    return pd.DataFrame({
+        "part": rows.part,
+        "asked": rows.asked,
+        "done": rows.done,
+        "work asked (10¹²)": rows.work_asked.map(lambda v: number(v, 2)),
+        "work done": rows.work.map(lambda v: number(v, 2)),
+    })
 
 # %% ../nbs/73_reporting.ipynb #4370727f
 _PLACES = {  # source of a dataset -> in words; of others, the name itself
@@ -646,8 +678,8 @@ def matchings_sentence(
     differing = _differing(disagreements(_all_beside(heads, many)), heads)
     if not differing:
         return told + " No interval over all matchings contradicts a verdict."
-    return told + (f" \\* Verdict and interval over all matchings differ {differing}. The verdict is the "
-                   "more cautious: it allows for the number of heads, and has fewer triples.")
+    return told + (f" \\* Verdict and interval over all matchings differ {differing}. The verdict "
+                   "allows for the number of heads, and has fewer triples; an interval is that of one head.")
 
 # %% ../nbs/73_reporting.ipynb #73a00007
 def classes_sentence(
@@ -817,17 +849,20 @@ def stretches_sentence(
     n_triples: int, # behind them
     first_of: int, # directions in the report, of which this is the first
     alpha: float, # false discovery rate
+    at_once: bool = False, # was each stretch patched at once? Otherwise its steps one by one
 ) -> str: # Markdown
-    "What is in the table of stretches and in the map below it."
+    "What is in the table of stretches, and in the map below it, if steps were patched one by one."
     which = direction
     if first_of > 1:
         which += f", first of {first_of} directions; all are in segments.csv"
     found = (segments.q <= alpha).sum()
-    return (f"Means over {n_triples} triples ({which}); {found} of {len(segments)} heads and stretches are "
+    told = (f"Means over {n_triples} triples ({which}); {found} of {len(segments)} heads and stretches are "
             "significant after Benjamini–Hochberg over all of them. Number of significant heads, and in "
-            "brackets the summed effect of *all* heads of the layer (logits); below, the mean effect of "
-            "every head at every step, under the series of the first triple, which are there for "
-            "orientation only:")
+            "brackets the summed effect of *all* heads of the layer (logits)")
+    if at_once:
+        return told + "; each stretch was patched at once:"
+    return (f"{told}; below, the mean effect of every head at every step, under the series of the first "
+            "triple, which are there for orientation only:")
 
 def stretches_table(
     segments: pd.DataFrame, # what `time_segments` gave, of one direction
@@ -1146,6 +1181,15 @@ def matchings_summary(
         found[direction] = told
     return found
 
+def _work_summary(planned):
+    "Budget, work asked and done (10^12 multiply-accumulates), and what was done instead, part by part."
+    if planned is None:
+        return {}
+    table = planned.table
+    thinned = planned.thinned.set_index("part")[["asked", "done"]].to_dict("index")
+    return {"work": dict(budget=planned.budget, asked=float(table.work_asked.sum()),
+                         done=float(table.work.sum()), thinned=thinned)}
+
 # %% ../nbs/73_reporting.ipynb #3a09e886
 def report_summary(
     result: Analysis, # of heads
@@ -1161,6 +1205,7 @@ def report_summary(
     self_test: dict | str | None, # what `discovery_rates` gave, or why there is none; None: not asked for
     many: pd.DataFrame | None = None, # what `all_matchings` gave; None or empty: nothing
     frozen: dict | str = "", # what `frozen_summary` gave, or why there is none
+    planned: Plan | None = None, # of the work; None: not known
 ) -> dict: # with plain values: the keys are described in `SUMMARY`
     "The report in numbers."
     summary = summarise(result)
@@ -1178,6 +1223,7 @@ def report_summary(
         "frozen": frozen,
         "self_test": self_test,
         "matchings": matchings_summary(many),
+        **_work_summary(planned),
         "dropped": result.dropped.to_dict("records"),
         "versions": packages})
     unknown = undocumented(whole)

@@ -98,7 +98,7 @@ TOLD = [
     *(({"share": value}, ("share", "from 0 to below 1")) for value in (1, -.1, 2, np.nan, True, None)),
     *(({"seed": value}, ("seed", "whole number of at least 0")) for value in (-1, 1.5, None, True, "x")),
     ({"seed": 2**32}, ("seed", "at most 4294967295")),
-    ({"criterion": "f1"}, ("criterion is 'f1'", "['loss', 'accuracy']")),
+    ({"criterion": "f1"}, ("criterion is 'f1'", "['loss', 'accuracy', 'last']")),
     ({"criterion": None}, ("criterion is None",)),
     ({"share": 0, "criterion": "accuracy"}, ("share = 0", "leave criterion out")),
     *(({"device": value}, ("device is", "nothing can be computed here", "cpu"))

@@ -12,8 +12,10 @@ import psutil
 import pytest
 from readme import ROOT
 
+import tst_mi.training
 from tst_mi.artifacts import LEFTOVER, MANIFEST, _host, differing, manifest, publish, recover
 from tst_mi.cli import main
+from tst_mi.training import model_for
 
 FULL = os.environ.get("TST_MI_TRIALS") == "full"
 REPORT = {"max_pairs": 20, "n_boot": 200, "matchings": 0, "control_runs": 0, "placebo_runs": 0, "perturbation_seeds": 0, "ig_steps": 0, "leave_out": "frozen"}
@@ -219,6 +221,36 @@ def test_a_killed_training_leaves_no_model_and_the_next_one_works(tmp_path, monk
     assert main([*words, f"--path={tmp_path/'mine.safetensors'}"]) == 0
     assert "ItalyPowerDemand: trained" in capsys.readouterr().out
     assert leftovers(tmp_path) == leftovers(tmp_path/"cache"/"models") == []
+
+
+TRAINING = """
+import sys, tst_mi.training
+tst_mi.training._EVERY = 0   # every epoch is kept
+tst_mi.training.model_for("ItalyPowerDemand", progress=False, epochs=int(sys.argv[1]), d_model=16, n_heads=2, n_layers=1, d_ff=32)
+"""
+
+
+def test_a_killed_training_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+    epochs, rng = 1500 if FULL else 200, random.Random(3)
+    def trained(cache):
+        monkeypatch.setenv("TST_MI_CACHE", str(tmp_path/cache))
+        return model_for("ItalyPowerDemand", progress=False, epochs=epochs, d_model=16, n_heads=2, n_layers=1, d_ff=32)[2]["path"]
+    name = trained("whole")
+    killed, folder = 0, tmp_path/"killed"/"models"
+    monkeypatch.setenv("TST_MI_CACHE", str(tmp_path/"killed"))
+    while killed < (20 if FULL else 2) and not (folder/name).exists():
+        before = (folder/f"{name}.unfinished").stat().st_mtime_ns if killed else None
+        running = subprocess.Popen([sys.executable, "-c", TRAINING, str(epochs)], start_new_session=True)
+        while running.poll() is None and (not (state := folder/f"{name}.unfinished").exists() or state.stat().st_mtime_ns == before): time.sleep(.001)
+        time.sleep(rng.uniform(0, .2))
+        if running.poll() is None: kill_tree(running)
+        killed += running.wait() == -signal.SIGKILL
+    assert killed and (folder/f"{name}.unfinished").exists() and not (folder/name).exists(), "it was killed in the middle"
+    done, epoch = [], tst_mi.training._epoch
+    monkeypatch.setattr(tst_mi.training, "_epoch", lambda *args: done.append(epoch(*args)))
+    assert trained("killed") == name and 0 < len(done) < epochs - killed, "it went on from where it was"
+    assert (folder/name).read_bytes() == (tmp_path/"whole"/"models"/name).read_bytes()
+    assert [p.name for p in folder.iterdir()] == [name], "nothing is left over"
 
 
 def test_what_a_live_process_or_another_machine_is_making_stays(tmp_path):

@@ -426,7 +426,7 @@ def _train_options():
     from tst_mi.model import ModelConfig
     from tst_mi.training import PREPARATION, fit, model_for
     options = {"path": (str, None, "also put a copy of the checkpoint here, a file NAME.safetensors")}
-    options |= options_of(model_for, fit, ModelConfig, skip=("checkpoint", "progress"))
+    options |= options_of(model_for, fit, ModelConfig, skip=("checkpoint", "progress", "resume"))
     options |= options_of(load_dataset, only=PREPARATION)
     return [click.Argument(["dataset"]), *_options(options)]
 

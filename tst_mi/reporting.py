@@ -475,15 +475,18 @@ def data_sentences(
 def model_sentences(
     right: np.ndarray, # (M,) was each test series classified correctly?
     config: ModelConfig, # of the model
-    info: dict, # of its checkpoint: path, same_data
+    info: dict, # of its checkpoint: path, same_data; validation, where no training case was set aside
 ) -> str: # Markdown
     "How good the model is, and whether its checkpoint belongs to these files."
     known = "**not recorded as trained on these files**: check that it belongs to this dataset."
     if info["same_data"]:
         known = "trained on these very files."
+    judged = ""
+    if "validation" in info:
+        judged = f"Validation: {info['validation']}, so only the test series speak against overfitting. "
     return (f"The model gets {right.sum()} of {len(right)} test series right (accuracy {right.mean():.3f}). "
             f"It has {config.n_layers} layers of {config.n_heads} heads. "
-            f"Checkpoint `{info['path']}`, {known} All that follows uses test series only.")
+            f"Checkpoint `{info['path']}`, {known} {judged}All that follows uses test series only.")
 
 def class_table(
     data: Dataset, # as it was loaded

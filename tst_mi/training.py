@@ -10,9 +10,12 @@ __all__ = ['SHIPPED', 'PREPARATION', 'split_validation', 'fit', 'save_checkpoint
 import copy
 import difflib
 import hashlib
+import io
 import json
 import os
+import time
 import warnings
+from contextlib import suppress
 from dataclasses import MISSING, asdict, fields
 from functools import partial
 from importlib.resources import files
@@ -41,6 +44,8 @@ def _labels(y):
         raise ValueError(f"y has shape {y.shape}; it must be one class index for each series")
     return y.astype(np.int64)
 
+def _each_alone(y): return np.unique(y, return_counts=True)[1].max() == 1  # one series in each class
+
 _check_seed = partial(_whole, least=0, most=2**32 - 1)
 
 # %% ../nbs/12_training.ipynb #75e5b6b2
@@ -57,12 +62,12 @@ def split_validation(
     everything = np.arange(len(y))
     if share == 0: return everything, everything[:0]
     classes, counts = np.unique(y, return_counts=True)
-    rows = np.flatnonzero(np.isin(y, classes[counts > 1]))
-    several = int((counts > 1).sum())
-    if not several:
+    if _each_alone(y):
         raise ValueError(f"each of the {len(classes)} classes has one training instance, so none is left for "
                          "validation; train without a validation part: share=0, in the shell "
                          "`tst_mi train NAME --share 0`")
+    rows = np.flatnonzero(np.isin(y, classes[counts > 1]))
+    several = int((counts > 1).sum())
     held = min(max(round(share*len(rows)), several), len(rows) - several)
     _, val = train_test_split(rows, test_size=held, stratify=y[rows], random_state=seed)
     return np.setdiff1d(everything, val), np.sort(val)
@@ -85,10 +90,22 @@ def _evaluate(model, X, y, part):
     accuracy = (logits.argmax(1) == y).float().mean().item()
     return {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
 
-def _score(record, criterion):
-    "What the best epoch has least of: the loss, or minus the accuracy, of the part that judges."
-    value = next(v for k, v in record.items() if k.endswith(criterion))
-    return value if criterion == "loss" else -value
+
+# %% ../nbs/12_training.ipynb #362f04c0
+def _of(record, measure):
+    "The loss or the accuracy of the part that judges."
+    return next(value for name, value in record.items() if name.endswith(measure))
+
+_CRITERIA = {  # which epoch is kept -> in words, and what it has least of
+    "loss": ("that of least loss", lambda record: _of(record, "loss")),
+    "accuracy": ("that of greatest accuracy", lambda record: -_of(record, "accuracy")),
+    "last": ("the last", lambda record: -record["epoch"]),
+}
+
+def _kept(history, criterion):
+    "The record of the epoch that is kept."
+    _, score = _CRITERIA[criterion]
+    return min(history, key=score)
 
 # %% ../nbs/12_training.ipynb #d235f599
 def _new_network(config, device):
@@ -99,31 +116,115 @@ def _new_network(config, device):
         raise ValueError(f"a network of this shape cannot be made on {device} ({_reason(e)}); "
                          "make it smaller") from e
 
+# %% ../nbs/12_training.ipynb #d2c06a89
+_EVERY = 10  # seconds, at least, from one state that is kept to the next
+
+class _Unfinished:
+    "The file in which a training keeps how far it has come."
+    def __init__(self, path, made):
+        self.path = path
+        self.made = made.encode()  # fingerprint of the training
+        self.last = time.monotonic()
+
+    def seal(self, body):
+        "A checksum that only a state of this training has."
+        return hashlib.sha256(self.made + body).digest()
+
+    def load(self):
+        "The state that was kept; None if there is none, or it is damaged or of another training."
+        content = b""
+        if self.path.is_file():
+            with suppress(OSError): content = self.path.read_bytes()
+        body = content[32:]
+        if content[:32] != self.seal(body): return None
+        return torch.load(io.BytesIO(body), weights_only=True)
+
+    def save(self, state):
+        "Keep a state, unless another was kept a moment ago."
+        if time.monotonic() - self.last < _EVERY: return
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        body = buffer.getvalue()
+        try:
+            with whole_file(self.path) as place: place.write_bytes(self.seal(body) + body)
+        except OSError as e:
+            warnings.warn(f"the training cannot be kept on its way; interrupted, it would begin anew ({e})")
+        self.last = time.monotonic()
+
+# %% ../nbs/12_training.ipynb #d2c06a8c
+def _arithmetic(device):
+    "What decides how sums are rounded on this machine."
+    found = dict(threads=torch.get_num_threads(), cpu=torch.backends.cpu.get_cpu_capability())
+    if torch.device(device).type == "cuda":
+        found["gpu"] = torch.cuda.get_device_name(device)
+    return found
+
+def _made_of(X, y, n_classes, told):
+    "A fingerprint of all that the numbers of a training depend on."
+    program = [(files("tst_mi")/name).read_text(encoding="utf-8") for name in ("training.py", "model.py")]
+    return fingerprint(X, y, n_classes, told, versions(), _arithmetic(told["device"]), program)
+
+def _random_state(device):
+    "Of the generators that a training draws from."
+    states = [torch.random.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return states
+
+def _draw_from(states, device):
+    "Put the generators back to where they were."
+    torch.random.set_rng_state(states[0])
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state, device)
+
 # %% ../nbs/12_training.ipynb #a96c72e1
-def _best_epoch(model, fit_part, val_part, optimiser, epochs, patience, batch_size, criterion, progress):
+def _record(model, judge, part, epoch):
+    "Loss and accuracy after an epoch."
+    record = dict(epoch=epoch, **_evaluate(model, *judge, part))
+    loss = record[f"{part}_loss"]
+    if not np.isfinite(loss):
+        raise ValueError(f"the {part} loss is {loss} in epoch {epoch}; "
+                         "lower the learning rate or check the data")
+    return record
+
+def _resumed(model, optimiser, device, unfinished):
+    "Put a training back to where it was kept; its records, and the weights that would be kept."
+    state = None
+    if unfinished is not None:
+        state = unfinished.load()
+    if state is None: return [], None
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    _draw_from(state["random"], device)
+    return state["history"], state["weights"]
+
+def _state(model, optimiser, device, history, weights):
+    "All that the next epochs depend on."
+    return dict(model=model.state_dict(), optimiser=optimiser.state_dict(), random=_random_state(device),
+                history=history, weights=weights)
+
+# %% ../nbs/12_training.ipynb #a96c72e3
+def _best_epoch(model, fit_part, val_part, optimiser, epochs, patience, batch_size, criterion, progress,
+                unfinished=None):
     "Train, keep the weights of the best epoch by the criterion, and return one record per epoch."
     part = "validation" if len(val_part[0]) else "training"
     judge = val_part if part == "validation" else fit_part
-    history = []
-    least = np.inf
-    bar = tqdm(range(epochs), desc="training", disable=not progress, leave=False)
+    device = judge[0].device
+    history, weights = _resumed(model, optimiser, device, unfinished)
+    bar = tqdm(range(len(history), epochs), initial=len(history), total=epochs, desc="training",
+               disable=not progress, leave=False)
     for epoch in bar:
         _epoch(model, *fit_part, optimiser, batch_size)
-        record = dict(epoch=epoch, **_evaluate(model, *judge, part))
-        loss = record[f"{part}_loss"]
-        accuracy = record[f"{part}_accuracy"]
-        if not np.isfinite(loss):
-            raise ValueError(f"the {part} loss is {loss} in epoch {epoch}; "
-                             "lower the learning rate or check the data")
+        record = _record(model, judge, part, epoch)
         history.append(record)
-        bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}")
-        score = _score(record, criterion)
-        if score < least:
-            least = score
-            best_epoch = epoch
+        bar.set_postfix(loss=f"{_of(record, 'loss'):.3f}", accuracy=f"{_of(record, 'accuracy'):.3f}")
+        best = _kept(history, criterion)
+        if best is record:
             weights = copy.deepcopy(model.state_dict())
-        elif patience is not None and epoch - best_epoch >= patience:
+        elif patience is not None and epoch - best["epoch"] >= patience:
             break
+        if unfinished is not None:
+            unfinished.save(_state(model, optimiser, device, history, weights))
     model.load_state_dict(weights)
     return history
 
@@ -138,7 +239,7 @@ _TRAINING = {  # setting of `fit` -> its check, which returns a plain value
     "batch_size": _whole,
     "share": _below_one,
     "patience": _patience,
-    "criterion": partial(_choice, choices=("loss", "accuracy")),
+    "criterion": partial(_choice, choices=tuple(_CRITERIA)),
     "lr": partial(_number, within=lambda v: 0 < v < np.inf, meaning="a number above 0"),
     "weight_decay": partial(_number, within=lambda v: 0 <= v < np.inf, meaning="a number of at least 0"),
     "device": _device_name,
@@ -183,7 +284,7 @@ def _check_data(X, y, n_classes):
     return X, y
 
 # %% ../nbs/12_training.ipynb #dd22d9f8
-def _trained(X, y, n_classes, progress, seed, share, device, lr, weight_decay, **told):
+def _trained(X, y, n_classes, progress, unfinished, seed, share, device, lr, weight_decay, **told):
     "The training itself, with everything checked."
     shape = {name: told.pop(name) for name in _SHAPE if name in told}
     fit_rows, val_rows = split_validation(y, share, seed)
@@ -198,8 +299,19 @@ def _trained(X, y, n_classes, progress, seed, share, device, lr, weight_decay, *
         X = torch.as_tensor(X, device=device)
         y = torch.as_tensor(y, device=device)
         parts = ((X[rows], y[rows]) for rows in (fit_rows, val_rows))
-        history = _best_epoch(model, *parts, optimiser, progress=progress, **told)
+        history = _best_epoch(model, *parts, optimiser, progress=progress, unfinished=unfinished, **told)
     return model.eval(), history
+
+# %% ../nbs/12_training.ipynb #b0d81f37
+def _new_file(name, value, what):
+    "A path that a file can be written to."
+    try:
+        path = Path(value)
+    except TypeError as e:
+        raise ValueError(f"{name} is {_shown(value)}; it must be the path of a file") from e
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name another file for {what}")
+    return check_place(path, what)
 
 # %% ../nbs/12_training.ipynb #1007bada
 def fit(
@@ -209,13 +321,14 @@ def fit(
     seed: int = 0, # fixes weights, split, order and dropout
     epochs: int = 100, # at most
     patience: int | None = None, # stop after this many epochs without a better one; None never stops early
-    criterion: str = "loss", # of the best epoch: validation 'loss' or 'accuracy'
+    criterion: str = "loss", # of the epoch kept: validation 'loss' or 'accuracy', or 'last'
     lr: float = 1e-3, # of RAdam
     weight_decay: float = 1e-4, # of RAdam
     batch_size: int = 32, # series per step
     share: float = .2, # of the training split kept for validation; 0: none, and the training loss decides
     device: str = "cpu", # where to train
     progress: bool = True, # show a bar
+    resume: str | Path | None = None, # a file in which an unfinished training is kept, and goes on from
     **shape, # further fields of `ModelConfig`, such as n_layers=2
 ) -> tuple[TimeSeriesTransformer, list[dict]]: # the best epoch's model in eval mode, and one record per epoch
     "Train a `TimeSeriesTransformer`; deterministic for a seed on one CPU."
@@ -223,8 +336,10 @@ def fit(
         seed=seed, epochs=epochs, patience=patience, criterion=criterion, lr=lr, weight_decay=weight_decay,
         batch_size=batch_size, share=share, device=device, **shape))
     n_classes = _whole("n_classes", n_classes)
+    place = None if resume is None else _new_file("resume", resume, "an unfinished training")
     X, y = _check_data(X, y, n_classes)
-    return _trained(X, y, n_classes, progress, **told)
+    unfinished = None if place is None else _Unfinished(place, _made_of(X, y, n_classes, told))
+    return _trained(X, y, n_classes, progress, unfinished, **told)
 
 # %% ../nbs/12_training.ipynb #de5a7b14
 _ENTRY = "tst_mi"  # of a file's metadata: the description
@@ -261,15 +376,9 @@ def _described(text, tensors):
 # %% ../nbs/12_training.ipynb #30e7a6bd
 def _new_checkpoint(path):
     "A path that a checkpoint can be written to."
-    try:
-        path = Path(path)
-    except TypeError as e:
-        raise ValueError(f"path is {_shown(path)}; it must be the path of a file") from e
-    if path.suffix != ".safetensors":
+    if isinstance(path, (str, Path)) and Path(path).suffix != ".safetensors":
         raise ValueError(f"path is {str(path)!r}; a checkpoint's name ends in .safetensors")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; name another file for the checkpoint")
-    return check_place(path, "the checkpoint")
+    return _new_file("path", path, "the checkpoint")
 
 def _recorded(config, info):
     "The description of a network, as JSON will give it back."
@@ -330,6 +439,13 @@ def _accuracy(model, data):
     "The share of the test split that is classified rightly."
     return float((predict(model, data.X_test).argmax(1) == data.y_test).mean())
 
+def _validation(data, settings, history):
+    "What a description says where no series were set aside for validation."
+    if settings.get("share") != 0: return {}
+    why = "one training case in each class" if _each_alone(data.y_train) else "share = 0"
+    words, _ = _CRITERIA[settings.get("criterion", "loss")]
+    return {"validation": f"none ({why}, {len(history)} epochs, {words} kept)"}
+
 def _named(settings): return ", ".join(f"{name}={value!r}" for name, value in settings.items())
 
 def _command(data, training):
@@ -338,6 +454,12 @@ def _command(data, training):
     return f"train_checkpoint(load_dataset({data.name!r}, {_named(prepared)}), path, {_named(training)})"
 
 # %% ../nbs/12_training.ipynb #6d33f825
+def _state_beside(path): return path.with_name(f"{path.name}.unfinished")
+
+def _forget_state(path):
+    "Remove what a training kept on its way to a checkpoint that lies there."
+    with suppress(OSError): _state_beside(path).unlink()
+
 def train_checkpoint(
     data: Dataset, # to train on and, once, to test on
     path: str | Path, # where the checkpoint goes; ends in .safetensors
@@ -345,18 +467,21 @@ def train_checkpoint(
     progress: bool = True, # show a bar
     **settings, # of `fit`: epochs, patience, d_model, ...
 ) -> tuple[TimeSeriesTransformer, dict]: # the model, and its description
-    "Train on a dataset and save the best epoch with its test accuracy."
+    """Train on a dataset and save the best epoch with its test accuracy.
+    A training that was interrupted goes on."""
     path = _new_checkpoint(path)
     settings = _check_settings("train_checkpoint", {"seed": seed, **settings})
     seed = settings.pop("seed")
-    model, history = fit(data.X_train, data.y_train, len(data.classes), seed=seed,
-                         progress=progress, **settings)
+    model, history = fit(data.X_train, data.y_train, len(data.classes), seed=seed, progress=progress,
+                         resume=_state_beside(path), **settings)
     model.cpu()
     save_checkpoint(
         model, path, dataset=data.name, test_accuracy=_accuracy(model, data),
-        best=min(history, key=partial(_score, criterion=settings.get("criterion", "loss"))),
+        best=_kept(history, settings.get("criterion", "loss")),
         epochs=len(history), seed=seed, training=settings, command=_command(data, {"seed": seed, **settings}),
-        checksums=data.checksums, data_settings=data.settings, versions=versions())
+        checksums=data.checksums, data_settings=data.settings, versions=versions(),
+        **_validation(data, settings, history))
+    _forget_state(path)
     return load_checkpoint(path)
 
 # %% ../nbs/12_training.ipynb #5fc6ebd9
@@ -465,13 +590,33 @@ def _check_kept(model, info, data, wanted):
     _check_said(info, wanted)
     _same_files(model, info, data)
 
-def _kept_or_trained(data, seed, progress, settings):
+
+# %% ../nbs/12_training.ipynb #9ce41a77
+_USUAL = {"epochs": 100, "patience": 30}  # of a training that is not told
+_UNVALIDATED = {"epochs": 100, "patience": None, "share": 0, "criterion": "last"}  # one case in each class
+
+def _completed(data, told):
+    "All settings of a training on this data, of which some are told."
+    alone = _each_alone(data.y_train) and "share" not in told
+    return {**(_UNVALIDATED if alone else _USUAL), **told}
+
+def _warn_unvalidated(data, settings, told):
+    "Say that nothing is set aside, where nobody asked for that."
+    if "share" in told or settings.get("share") != 0: return
+    warnings.warn(f"{data.name} has one training case in each class, so none is left for validation: the "
+                  f"network is trained for {settings['epochs']} epochs, and nothing but the test split "
+                  "speaks against overfitting", stacklevel=4)
+
+def _kept_or_trained(data, seed, progress, told):
     "The model trained on this data, in this way, and where it is kept."
+    settings = _completed(data, told)
     path = _cached(data, seed, settings)
     wanted = dict(seed=seed, training=settings, checksums=data.checksums, data_settings=data.settings)
     found = from_cache(path, partial(_check_kept, data=data, wanted=wanted))
     if found is None:
+        _warn_unvalidated(data, settings, told)
         found = train_checkpoint(data, path, seed, progress, **settings)
+    _forget_state(path)
     return path, *found
 
 # %% ../nbs/12_training.ipynb #15d9b04e
@@ -509,7 +654,7 @@ def model_for(
     _check_names("model_for", settings, (*PREPARATION, *_TRAINING, *_SHAPE))
     prepared = {k: v for k, v in settings.items() if k in PREPARATION}
     training = {k: v for k, v in settings.items() if k not in PREPARATION}
-    training = _check_settings("model_for", {"seed": seed, "epochs": 100, "patience": 30, **training})
+    training = _check_settings("model_for", {"seed": seed, **training})
     seed = training.pop("seed")
     told = [*settings, "seed"] if seed else list(settings)
     path = _named_checkpoint(name, checkpoint, told)
@@ -528,8 +673,6 @@ def model_for(
     return model, data, {**about, **info, **about}
 
 # %% ../nbs/12_training.ipynb #12f20e02
-_USUAL = {"epochs": 100, "patience": 30, "batch_size": 32, "criterion": "loss"}  # of a training
-
 def _features(model, X):
     "What the readout's linear map is given, (N, D)."
     classifier = model.classifier
@@ -548,7 +691,7 @@ def frozen(
 ) -> TimeSeriesTransformer: # in eval mode
     "A network with the weights it starts with, but for a readout that is trained."
     X, y = _check_data(X, y, config.n_classes)
-    share = .2 if (np.bincount(y) > 1).any() else 0  # one series of each class: none is left to validate
+    share = 0 if _each_alone(y) else .2
     parts = split_validation(y, share, _check_seed("seed", seed))
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
@@ -559,7 +702,7 @@ def frozen(
         readout = model.classifier
         optimiser = torch.optim.RAdam(readout.parameters(), lr=1e-3, weight_decay=1e-4)
         split = ((features[rows], labels[rows]) for rows in parts)
-        _best_epoch(readout, *split, optimiser, progress=progress, **_USUAL)
+        _best_epoch(readout, *split, optimiser, batch_size=32, criterion="loss", progress=progress, **_USUAL)
     return model.eval()
 
 # %% ../nbs/12_training.ipynb #12f20e05

@@ -22,14 +22,14 @@ CASES = [
     ((*REPORT, "--foo"), "tst_mi report: error: No such option '--foo'"),
     ((*REPORT, "--max", "20"), "No such option '--max'. (Did you mean one of: '--margin', '--max_pairs'?); see tst_mi report --help"),
     ((*REPORT, "--aplha", "0.1"), "Did you mean '--alpha'?"),
-    ((*REPORT, "--seeds=3"), "No such option '--seeds'. Did you mean '--seed'?"),
+    ((*REPORT, "--seeds=3"), "No such option '--seeds'. (Did you mean one of: '--n_heads', '--seed'?)"),
     ((*REPORT, "--Seed", "3"), "Did you mean '--seed'?"),
     ((*REPORT, "--dataset", "LSST"), "the dataset is named first"),
     ((*REPORT, "LSST"), "Got unexpected extra argument (LSST)"),
     ((*REPORT, "-x"), "No such option '-x'"),
     ((*TRAIN, "--epoch", "3"), "Did you mean one of: '--epochs', '--path'"),
     ((*CALIBRATE, "--alhpa", "3"), "(Did you mean one of: '--alpha', '--help'?); see tst_mi calibrate --help"),
-    (("datasets", "--cvs"), "Did you mean '--csv'?; see tst_mi datasets --help"),
+    (("datasets", "--cvs"), "Did you mean one of: '--csv', '--epochs'?); see tst_mi datasets --help"),
     # kinds
     *(((*REPORT, "--seed", value), "'--seed': ") for value in ("one", "", " ", "nan", "inf", "1e", "[1]", "True", "9" * 5000, "1;2", "½")),
     *(((*REPORT, "--alpha", value), "alpha") for value in ("0", "1", "-1", "-1e-3", "0.5", "1e400", "5", "None", "nan", "True", "2_0")),
@@ -97,6 +97,19 @@ CASES = [
     ((*CALIBRATE, "--checkpoint", ""), "checkpoint is '', which is no path"),
     (("datasets", "--data_dir", ""), "data_dir is '', which is no path"),
     (("datasets", "--data_dir", "absent"), "data_dir is 'absent', which is not a folder"),
+    # a model that is to be made, in each command that needs one
+    *(((*command, f"--{name}", value), name) for command in (REPORT, CALIBRATE, ("datasets", "JapaneseVowels"), ("datasets", "JapaneseVowels", "--train")) for name, value in [
+        ("training_seed", "-1"), ("training_seed", "1.5"), ("training_seed", "None"), ("epochs", "0"), ("epochs", "many"), ("lr", "0"), ("share", "1"), ("n_layers", "0"),
+        ("n_heads", "3"), ("d_model", "3"), ("length", "1"), ("length", "-3"), ("max_length", "0"), ("method", "cubic"), ("standardise", "2")]),
+    *(((*command, "--checkpoint", "m.safetensors", *more), told) for command in (REPORT, CALIBRATE) for more, told in [
+        (("--length", "20"), "leave out --length, or the checkpoint"), (("--training_seed", "0"), "leave out --training_seed, or the checkpoint")]),
+    ((*REPORT, "--epochs", "3", "-p", "checkpoint", "m.safetensors"), "leave out --epochs, or the checkpoint"),
+    ((*REPORT, "-p", "epochs", "3"), "-p epochs: the report has no such parameter"),
+    ((*REPORT, "--epochs", "3", "--epochs", "4"), "'--epochs': given twice"),
+    (("train", "ItalyPowerDemand", "--training_seed", "1"), "No such option '--training_seed'"),
+    (("datasets", "JapaneseVowels", "--seed", "1"), "No such option '--seed'"),
+    (("datasets", "--train"), "without a dataset there is no model to train; name one"),
+    (("datasets", "--epochs", "3"), "without a dataset there is no model to train; name one"),
     # training and calibrating
     *((("train", "ItalyPowerDemand", "--epochs", value), "epochs") for value in ("0", "-1", "many", "1.5", "None", "True")),
     *((("train", "ItalyPowerDemand", f"--{name}", value), name) for name, value in [
@@ -144,7 +157,7 @@ def test_bad_options_are_refused_at_once(words, told, place, capsys, monkeypatch
 def test_there_are_many_of_them(): assert len(CASES) >= 150
 
 
-@pytest.mark.parametrize("words", [("report", "Libras"), ("train", "Libras"), ("train", "JapaneseVowels", "--seed", "1"), ("calibrate", "Libras"), ("datasets", "Libras")])
+@pytest.mark.parametrize("words", [("report", "Libras"), ("train", "Libras"), ("train", "JapaneseVowels", "--seed", "1"), ("calibrate", "Libras"), ("calibrate", "JapaneseVowels", "--length", "20"), ("report", "JapaneseVowels", "--training_seed", "1"), ("datasets", "Libras", "--train")])
 def test_a_cache_that_cannot_be_written_to_is_found_before_training(words, place, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("TST_MI_CACHE", str(tmp_path/"file"))
     monkeypatch.setattr("tst_mi.cli.check_dataset", lambda *_: None)   # Libras need not be here

@@ -19,9 +19,9 @@ import torch
 from captum.attr import LayerConductance, LayerGradientXActivation, LayerIntegratedGradients
 from scipy.stats import spearmanr
 from torch import nn
-from tqdm.auto import tqdm
 
 from .analysis import Analysis, check_origin
+from .artifacts import bar
 from .bootstrap import bootstrap
 from .fast import has_fast_path
 from .metrics import tested_effect, tested_quantity
@@ -277,7 +277,7 @@ def _attribute_signed(model, X, pairs, direction, methods, n_steps, mean, rows, 
     found = {m: [] for m in methods}
     few = max(1, rows//n_steps)
     n = len(pairs) if methods else 0
-    for i in tqdm(range(0, n, few), desc="attributing", disable=not progress, leave=False):
+    for i in bar(range(0, n, few), what="attributing", progress=progress):
         part = slice(i, i + few)
         runs = [Run(model, series("base", part), series(d, part), w[part], mean, n_steps, rows)
                 for d in donors_of(pairs)]

@@ -14,9 +14,9 @@ import pandas as pd
 import torch
 from scipy.stats import binom
 from torch import nn
-from tqdm.auto import tqdm
 
 from .analysis import Settings, _inputs, _of_sweep, sites_of
+from .artifacts import bar
 from .flips import adjust, unit_sums
 from .metrics import donor_contrast, primary
 from .model import _whole
@@ -183,9 +183,8 @@ def over_rotations(
 ) -> pd.DataFrame: # one row per head: mean over rotations and triples (logits), se over triples, t
     "What is left of the tested quantity when a donor's change is turned every way."
     _whole("rotations", rotations)
-    bar = tqdm(range(rotations), desc="rotating", disable=not progress, leave=False)
     drawn = []
-    for i in bar:
+    for i in bar(range(rotations), what="rotating", progress=progress):
         swept = sweep(model, X, pairs.table, alter=Rotation(seed + i, one_size), **_of_sweep(patch))
         drawn.append(primary(swept, pairs.direction).values.reshape(len(pairs), -1))
     kept = np.mean(drawn, 0)

@@ -4,17 +4,20 @@
 
 # %% auto #0
 __all__ = ['WHOLE', 'OR_NONE', 'LEAVABLE', 'parser_of', 'options_of', 'report_notebook', 'report_parameters', 'check_numbers',
-           'check_dataset', 'check_paths', 'check_cache', 'left_out', 'read_groups', 'check_report', 'refuse_unknown',
-           'check_names', 'run_report', 'main']
+           'check_dataset', 'check_paths', 'check_cache', 'left_out', 'read_groups', 'check_report', 'report_plan',
+           'refuse_unknown', 'check_names', 'run_report', 'main']
 
 # %% ../nbs/90_cli.ipynb #0ae9a16b
 import ast
 import builtins
 import difflib
 import json
+import os
 import re
 import sys
+import tempfile
 import threading
+import time
 import traceback
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -24,9 +27,11 @@ from textwrap import shorten
 from typing import get_args
 
 import click
+import numpy as np
 
 from . import __version__
-from .artifacts import ROOM, cache_dir, check_folder, check_place, publish, staging, whole_file
+from tst_mi.artifacts import (PROGRESS, ROOM, cache_dir, check_folder, check_place, publish, staging,
+    whole_file)
 
 # %% ../nbs/90_cli.ipynb #b266b664
 def _short(text):
@@ -133,6 +138,7 @@ def report_parameters() -> dict: # name -> (kind, default, meaning), of the note
 # %% ../nbs/90_cli.ipynb #8701e781
 WHOLE = {  # whole numbers: least, most
     "seed": (0, 2**32 - 1),
+    "training_seed": (0, 2**32 - 1),
     "max_pairs": (0, 10**9),
     "n_boot": (0, 10**6),
     "n_flips": (0, 10**6),
@@ -256,19 +262,36 @@ def read_groups(
 # %% ../nbs/90_cli.ipynb #7363b9e5
 def check_report(
     values: dict, # the report's parameters, all of them; other names are ignored
+    trained: bool = False, # will a model be trained, whatever there is?
 ) -> tuple: # the folder for the results, and `Settings` of the analysis
     "Refuse values of the report before anything is trained or computed."
     from tst_mi.analysis import Settings
+    from tst_mi.work import check_budget
     check_paths(values)
     asked = {name: values[name] for name in Settings.__dataclass_fields__ if name in values}
     settings = Settings(**asked)
     check_numbers(values)
     left_out(values["leave_out"])
+    check_budget(values["budget"])
     read_groups(values["groups"])
     check_dataset(values["dataset"], values["data_dir"])
     folder = check_folder(Path(values["out_dir"])/values["dataset"], ROOM)
-    if values["checkpoint"] is None: check_cache(values["dataset"])
+    if values["checkpoint"] is None: check_cache(values["dataset"], trained)
     return folder, settings
+
+# %% ../nbs/90_cli.ipynb #90d00002
+def report_plan(
+    values: dict, # the report's parameters, all of them; other names are ignored
+    config, # `ModelConfig` of the network
+    n_test: int, # series in the test split
+) -> tuple: # `Asked`, and the `Plan` of what fits the budget
+    "How much work the report is asked for, and what it will do."
+    from tst_mi.pairs import DESIGNS
+    from tst_mi.work import Asked, plan
+    repeated = {name: values[name] for name in Asked._fields if name in values}
+    directions = len(DESIGNS[values["design"]].directions)
+    asked = Asked(**{**repeated, "n_test": n_test, "directions": directions})
+    return asked, plan(config, asked, values["budget"], left_out(values["leave_out"]))
 
 # %% ../nbs/90_cli.ipynb #ca7d7a3a
 def _assigned(source):
@@ -314,23 +337,61 @@ def _sections(cells):
     return headings
 
 @contextmanager
-def _watching(cells, shown):
-    "A progress bar over cells, named by section; yields what is to be called when a cell starts."
+def _listening():
+    "Have a process that starts now tell a file how far its loops are; yields what reads the file."
+    before = os.environ.get(PROGRESS)
+    with tempfile.TemporaryDirectory(prefix="tst_mi-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder)/"progress"
+        def heard():
+            return path.read_text(encoding="utf-8") if path.exists() else ""
+        os.environ[PROGRESS] = str(path)
+        try:
+            yield heard
+        finally:
+            del os.environ[PROGRESS]
+            if before is not None: os.environ[PROGRESS] = before
+
+# %% ../nbs/90_cli.ipynb #90d00010
+def _weights(cells, seconds):
+    "How long each cell is expected to take; a part's cell names it in its first line."
+    parts = [re.match(r"# part: (\w+)", cell["source"]) for cell in cells]
+    known = [seconds.get(part[1], 0) if part else 0 for part in parts]
+    rest = seconds.get("the rest", 1)/len(cells)
+    return [value + rest for value in known]
+
+# %% ../nbs/90_cli.ipynb #90c00102
+@contextmanager
+def _watching(cells, shown, seconds):
+    "A progress bar over expected seconds, named by section and loop; yields what to call when a cell starts."
     from tqdm import tqdm
     sections = _sections(cells)
+    weights = _weights(cells, seconds)
+    heading = ""
+    begun = time.monotonic()
+    number = 0
     done = threading.Event()
-    layout = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
-    with tqdm(total=len(cells), desc="report", bar_format=layout, disable=not shown, leave=False) as bar:
+    layout = "{l_bar}{bar}| [{elapsed}, about {remaining} left{postfix}]"
+    with _listening() as heard, tqdm(
+            total=sum(weights), desc="report", bar_format=layout, disable=not shown, leave=False) as bar:
+        def show():
+            passed = min(time.monotonic() - begun, weights[number])
+            bar.n = sum(weights[:number]) + passed
+            bar.set_postfix_str(", ".join(filter(None, [heading, heard()])))
         def tick():
-            while not done.wait(1): bar.refresh()
+            while not done.wait(1): show()
         def started(cell, cell_index):
-            bar.n = cell_index
-            bar.set_postfix_str(sections.get(cell["id"], "analysing"))
-        threading.Thread(target=tick, daemon=True).start()
+            nonlocal heading, begun, number
+            heading = sections.get(cell["id"], "analysing")
+            begun = time.monotonic()
+            number = min(cell_index, len(weights) - 1)
+            show()
+        ticking = threading.Thread(target=tick, daemon=True)
+        ticking.start()
         try:
             yield started
         finally:
             done.set()
+            ticking.join()
 
 # %% ../nbs/90_cli.ipynb #94db92f7
 def _without(hidden, text):
@@ -338,13 +399,13 @@ def _without(hidden, text):
     name = re.escape(hidden)
     return re.sub(rf"[\\/]+{name}|{name}[\\/]+", "", text)
 
-def _execute(parameters, hidden, progress):
+def _execute(parameters, hidden, progress, seconds):
     "Run the notebook; what it shows, and its errors, do not name the folder `hidden` in which it ran."
     import nbformat
     import papermill
     cells = nbformat.read(report_notebook(), 4).cells
     try:
-        with _watching(cells, progress) as started:
+        with _watching(cells, progress, seconds) as started:
             done = papermill.execute_notebook(str(report_notebook()), None, parameters, progress_bar=False,
                                               on_cell_start=started, extra_arguments=["--log-level=CRITICAL"])
     except papermill.PapermillExecutionError as error:
@@ -365,10 +426,18 @@ def _page(notebook, title):
     # those pages are not in this folder
     return re.sub(r'<a href="\d\d_\w+\.ipynb[^"]*">(.*?)</a>', r"\1", page)
 
+# %% ../nbs/90_cli.ipynb #90c00110
+def _kept(info):
+    "Where the checkpoint lies that `model_for` described: it ships, or it is in the cache."
+    from tst_mi.training import SHIPPED
+    return next(p for p in (SHIPPED/info["path"], cache_dir("models", info["path"])) if p.exists())
+
 # %% ../nbs/90_cli.ipynb #2ff45de9
 def run_report(
     dataset: str, # name in the archive, or of a folder under data_dir
     progress: bool = False, # show bars on stderr
+    made: dict | None = None, # of `model_for`: how the model is trained and its series are prepared
+    seconds: dict | None = None, # part -> how long it is expected to take: for the bar
     **parameters, # of the report: see `report_parameters`
 ) -> list[Path]: # files in out_dir/dataset: tables, figures, then the executed notebook and the HTML page
     "Run the report notebook on one dataset."
@@ -378,16 +447,51 @@ def run_report(
     defaults = {name: default for name, (_, default, _) in report_parameters().items()}
     refuse_unknown(parameters, list(defaults))
     values = defaults | parameters | {"dataset": dataset}
-    folder, _ = check_report(values)
-    model_for(dataset, values["checkpoint"], values["data_dir"], progress=progress)
+    made = made or {}
+    folder, _ = check_report(values, trained=bool(made))
+    _, _, info = model_for(dataset, values["checkpoint"], values["data_dir"], progress=progress, **made)
+    if made: parameters["checkpoint"] = str(_kept(info))
     with staging(folder.parent/"report") as place:
         inside = {**parameters, "dataset": dataset, "out_dir": f"{values['out_dir']}/{place.name}"}
-        done = _execute(inside, place.name, progress)
+        done = _execute(inside, place.name, progress, seconds or {})
         found = sorted((place/dataset).iterdir())
         written = {path.name: path for path in found if path.name != MANIFEST}
         written["report.ipynb"] = nbformat.writes(done) + "\n"
         written["report.html"] = _page(done, f"{dataset}: report")
         return publish(folder, written)
+
+# %% ../nbs/90_cli.ipynb #90c00103
+_SEED = "training_seed"  # the training's seed, where another is called seed
+
+def _model_options(seed=_SEED):
+    "Options of a model that may have to be trained: name -> (kind, default, meaning)."
+    from tst_mi.data import load_dataset
+    from tst_mi.model import ModelConfig
+    from tst_mi.training import PREPARATION, fit
+    parts = {"data": options_of(load_dataset, only=PREPARATION),
+             "training": options_of(fit, skip=("progress", "resume")),
+             "network": options_of(ModelConfig)}
+    options = {}
+    for part, found in parts.items():
+        for name, (kind, default, meaning) in found.items():
+            called = seed if name == "seed" else name
+            options[called] = kind, default, f"{part}: {meaning}"
+    return options
+
+def _among(names, given):
+    "Those of the given values that have one of these names."
+    return {name: given[name] for name in names if name in given}
+
+def _apart(given):
+    "What a command is told of its own, and what `model_for` is told of a model that is to be trained."
+    made = _among(_model_options(), given)
+    own = {name: value for name, value in given.items() if name not in made}
+    if made and own.get("checkpoint") is not None:
+        raise ValueError(f"the checkpoint {own['checkpoint']} says itself how its data are prepared, and is "
+                         f"not trained again; leave out --{', --'.join(made)}, or the checkpoint")
+    check_numbers(made)
+    if _SEED in made: made["seed"] = made.pop(_SEED)
+    return own, made
 
 # %% ../nbs/90_cli.ipynb #8698035a
 def _report_options():
@@ -395,7 +499,10 @@ def _report_options():
                          help="as in papermill: `-p seed 1` is `--seed 1`")
     options = report_parameters()
     del options["dataset"]
-    return [click.Argument(["dataset"]), *_options(options), pairs]
+    options |= _model_options()
+    plan = click.Option(["--plan"], is_flag=True,
+                        help="say how long it will take, and what gives way; then stop")
+    return [click.Argument(["dataset"]), *_options(options), pairs, plan]
 
 def _told(given, pairs):
     "The report's parameters, given as options or with -p."
@@ -414,20 +521,21 @@ def _told(given, pairs):
     return told
 
 # %% ../nbs/90_cli.ipynb #311f3944
-def _report(dataset, parameters, **given):
-    "Run the report: a page, tables and figures in OUT_DIR/DATASET."
-    written = run_report(dataset, sys.stderr.isatty(), **_told(given, parameters))
-    print(f"Read {written[-1]}")
-    return 0
+def _training_time(data, settings):
+    "Seconds of a training of so many epochs at most, from one epoch on a few series."
+    from tst_mi.training import fit
+    few = np.arange(0, len(data.y_train), max(1, len(data.y_train)//64))
+    told = {name: value for name, value in settings.items() if name not in ("epochs", "patience", "share")}
+    start = time.perf_counter()
+    fit(data.X_train[few], data.y_train[few], len(data.classes), epochs=1, share=0, progress=False, **told)
+    return (time.perf_counter() - start)*len(data.y_train)/len(few)*settings.get("epochs", 100)
 
 # %% ../nbs/90_cli.ipynb #d04eddf8
 def _train_options():
-    from tst_mi.data import load_dataset
-    from tst_mi.model import ModelConfig
-    from tst_mi.training import PREPARATION, fit, model_for
+    from tst_mi.training import model_for
     options = {"path": (str, None, "also put a copy of the checkpoint here, a file NAME.safetensors")}
-    options |= options_of(model_for, fit, ModelConfig, skip=("checkpoint", "progress", "resume"))
-    options |= options_of(load_dataset, only=PREPARATION)
+    options |= options_of(model_for, only=("data_dir",))
+    options |= _model_options("seed")
     return [click.Argument(["dataset"]), *_options(options)]
 
 # %% ../nbs/90_cli.ipynb #6eeba4cf
@@ -449,14 +557,14 @@ def _origin(path, before, info):
 # %% ../nbs/90_cli.ipynb #a6ac80e3
 def _train(dataset, path=None, **given):
     "Train a model, unless there is one."
-    from tst_mi.training import SHIPPED, model_for
+    from tst_mi.training import model_for
     check_paths(given)
     if path is not None: _check_copy(Path(path))
     check_dataset(dataset, given.get("data_dir"))
     check_cache(dataset, trained=bool(set(given) - {"data_dir"}))
     before = set(cache_dir("models").glob("*.safetensors"))
     _, _, info = model_for(dataset, progress=sys.stderr.isatty(), **given)
-    kept = next(p for p in (SHIPPED/info["path"], cache_dir("models", info["path"])) if p.exists())
+    kept = _kept(info)
     if path is not None:
         with whole_file(Path(path)) as place:
             place.write_bytes(kept.read_bytes())
@@ -465,28 +573,113 @@ def _train(dataset, path=None, **given):
     print(path or kept)
     return 0
 
+# %% ../nbs/90_cli.ipynb #90c00105
+def _at_hand(dataset, data_dir=None, seed=0, **settings):
+    "Model, data and description as from `model_for`; None, the data and {} where it would train."
+    from tst_mi.data import load_dataset
+    from tst_mi.training import PREPARATION, SHIPPED, _cached, _check_settings, model_for
+    ships = (SHIPPED/f"{dataset}.safetensors").exists()
+    if ships and not seed and not settings:
+        return model_for(dataset, data_dir=data_dir)
+    prepared = _among(PREPARATION, settings)
+    training = {name: value for name, value in settings.items() if name not in prepared}
+    training = _check_settings("model_for", {"seed": seed, "epochs": 100, "patience": 30, **training})
+    seed = training.pop("seed")
+    data = load_dataset(dataset, data_dir=data_dir, **prepared)
+    path = _cached(data, seed, training)
+    if path.exists():
+        return model_for(dataset, path, data_dir)
+    return None, data, {}
+
+# %% ../nbs/90_cli.ipynb #90d00009
+def _untrained(data, settings):
+    "A network of the shape that a training with these settings gives."
+    from tst_mi.model import ModelConfig, TimeSeriesTransformer
+    shape = _among(ModelConfig.__dataclass_fields__, settings)
+    _, length, channels = data.X_train.shape
+    return TimeSeriesTransformer(ModelConfig(channels, length, len(data.classes), **shape)).eval()
+
+def _foretell(dataset, values, made):
+    "The plan of a report, and part -> expected seconds on this machine; nothing is trained for it."
+    from tst_mi.training import PREPARATION, model_for
+    from tst_mi.work import forecast
+    if values["checkpoint"] is None:
+        model, data, _ = _at_hand(dataset, values["data_dir"], **made)
+    else:
+        model, data, _ = model_for(dataset, values["checkpoint"], values["data_dir"])
+    seconds = {}
+    if model is None:
+        settings = {name: value for name, value in made.items() if name not in PREPARATION}
+        seconds["training, at most"] = _training_time(data, settings)
+        model = _untrained(data, settings)
+    _, planned = report_plan(values, model.config, len(data.X_test))
+    return planned, {**seconds, **forecast(planned, model, data.X_test)}
+
+# %% ../nbs/90_cli.ipynb #90d00004
+def _plan_in_words(dataset, planned, seconds):
+    "What a report will take, and what gives way, in lines."
+    from tst_mi.work import foretold
+    lines = [f"{dataset}: {foretold(seconds)}"]
+    thinned = planned.thinned
+    if len(thinned):
+        lines.append(f"within a budget of {planned.budget:g} (10^12 multiply-accumulates), this gives way:")
+        lines += [f"  {row.part}: {row.done} (asked: {row.asked})" for row in thinned.itertuples()]
+    return "\n".join(lines)
+
+def _report(dataset, parameters, plan, **given):
+    "Run the report: a page, tables and figures in OUT_DIR/DATASET."
+    own, made = _apart(_told(given, parameters))
+    values = {name: default for name, (_, default, _) in report_parameters().items()}
+    values |= own | {"dataset": dataset}
+    check_report(values, trained=bool(made))
+    planned, seconds = _foretell(dataset, values, made)
+    print(_plan_in_words(dataset, planned, seconds), file=sys.stdout if plan else sys.stderr)
+    if plan:
+        return 0
+    written = run_report(dataset, sys.stderr.isatty(), made, seconds, **own)
+    print(f"Read {written[-1]}")
+    return 0
+
 # %% ../nbs/90_cli.ipynb #6590ec8b
+def _about(model, data, info):
+    "A model in words, or that there is none."
+    if model is None:
+        return (f"model: none yet with these settings; what is empty needs a trained one "
+                f"(--train, or tst_mi train {data.name})")
+    config = model.config
+    return (f"model: test accuracy {info['test_accuracy']:.3f}, "
+            f"{config.n_layers} layers of {config.n_heads} heads")
+
 def _describe(model, data, info, pairs):
     "Print a dataset, its model and what each design of pairs gives."
-    config = model.config
     print(f"{data}\nclasses: {', '.join(data.classes)}")
-    print(f"model: test accuracy {info['test_accuracy']:.3f}, "
-          f"{config.n_layers} layers of {config.n_heads} heads")
+    print(_about(model, data, info))
     shown = pairs.drop(columns="note").rename(columns=lambda name: name.replace("_", " "))
+    shown = shown.fillna({"triples": "–", "units": "–"})  # these hold whole numbers
     print(shown.to_string(index=False, float_format="{:.3g}".format, na_rep="–"))
-    print(*filter(None, pairs.note), "", sep="\n")
+    print(*filter(None, dict.fromkeys(pairs.note)), "", sep="\n")
 
-def _look_at(name, csv, given):
+def _shape(model, data, made):
+    "The shape of a model, or of the one that would be trained."
+    from tst_mi.model import ModelConfig
+    if model is not None: return model.config
+    _, steps, channels = data.X_train.shape
+    return ModelConfig(channels, steps, len(data.classes), **_among(options_of(ModelConfig), made))
+
+# %% ../nbs/90_cli.ipynb #90c00108
+def _look_at(name, csv, train, data_dir, made):
     "A table of what a dataset gives; it is printed too, unless comma-separated values are wanted."
     import pandas as pd
     from tst_mi.questions import prospects
     from tst_mi.training import model_for
-    model, data, info = model_for(name, progress=sys.stderr.isatty(), **given)
-    heads = model.config.n_layers*model.config.n_heads
-    pairs = prospects(model, data.X_test, data.y_test, heads)
-    n_train, steps, channels = data.X_train.shape
-    sizes = dict(dataset=name, train=n_train, test=len(data.X_test), steps=steps, channels=channels,
-                 classes=len(data.classes), accuracy=info["test_accuracy"])
+    if train:
+        model, data, info = model_for(name, data_dir=data_dir, progress=sys.stderr.isatty(), **made)
+    else:
+        model, data, info = _at_hand(name, data_dir, **made)
+    shape = _shape(model, data, made)
+    pairs = prospects(model, data.X_test, data.y_test, shape.n_layers*shape.n_heads)
+    sizes = dict(dataset=name, train=len(data.X_train), test=len(data.X_test), steps=shape.length,
+                 channels=shape.n_channels, classes=len(data.classes), accuracy=info.get("test_accuracy"))
     table = pd.DataFrame(sizes, index=pairs.index).join(pairs)
     if not csv: _describe(model, data, info, pairs)
     return table
@@ -495,22 +688,26 @@ def _look_at(name, csv, given):
 def _datasets_options():
     from tst_mi.data import list_datasets
     csv = click.Option(["--csv"], is_flag=True, help="comma-separated values, for other programs")
+    train = click.Option(["--train"], is_flag=True, help="train a model where there is none")
     names = click.Argument(["names"], nargs=-1, metavar="[DATASET]...")
-    return [names, csv, *_options(options_of(list_datasets))]
+    return [names, csv, train, *_options(options_of(list_datasets) | _model_options())]
 
-def _datasets(names, csv, **given):
+def _datasets(names, csv, train=False, **given):
     """List datasets, and what pairs they allow.
 
-    Those that are named are looked at closely; a model is trained where there is none."""
+    Those that are named are looked at closely, with a model if there is one."""
     import pandas as pd
     from tst_mi.data import list_datasets
     check_paths(given)
+    own, made = _apart(given)
+    if not names and (train or made):
+        raise ValueError("without a dataset there is no model to train; name one, as in tst_mi datasets LSST")
     for name in names:
         check_dataset(name, given.get("data_dir"))
-        check_cache(name)
-    tables = [_look_at(name, csv, given) for name in names]
+        if train: check_cache(name, trained=bool(made))
+    tables = [_look_at(name, csv, train, own.get("data_dir"), made) for name in names]
     if not names:
-        tables = [pd.DataFrame(list_datasets(**given).items(), columns=["dataset", "where"])]
+        tables = [pd.DataFrame(list_datasets(**own).items(), columns=["dataset", "where"])]
         if not csv:
             print(*(f"{name:32}{where}" for name, where in tables[0].itertuples(index=False)), sep="\n")
     if csv: pd.concat(tables).to_csv(sys.stdout, index=False, lineterminator="\n")
@@ -528,11 +725,8 @@ def _calibrate_options():
     for name, (kind, _, meaning) in options_of(Settings, only=_CALIBRATED).items():
         options[name] = kind, getattr(defaults, name), meaning
     options |= options_of(model_for, only=("checkpoint", "data_dir"))
+    options |= _model_options()
     return [click.Argument(["dataset"]), *_options(options)]
-
-def _among(names, given):
-    "Those of the given values that have one of these names."
-    return {name: given[name] for name in names if name in given}
 
 def _verdict(row):
     "What a row of `calibrate` says, on one line."
@@ -547,15 +741,16 @@ def _calibrate(dataset, **given):
     from tst_mi.calibration import calibrate
     from tst_mi.training import model_for
     _, defaults, _ = options_of(calibrate, only=("settings",))["settings"]
-    settings = replace(defaults, **_among(_CALIBRATED, given))
-    runs = _among(["replicates"], given)
-    source = _among(["checkpoint", "data_dir"], given)
+    own, made = _apart(given)
+    settings = replace(defaults, **_among(_CALIBRATED, own))
+    runs = _among(["replicates"], own)
+    source = _among(["checkpoint", "data_dir"], own)
     check_paths(source)
     check_numbers({**vars(settings), **runs})
     check_dataset(dataset, source.get("data_dir"))
-    if not source.get("checkpoint"): check_cache(dataset)
+    if not source.get("checkpoint"): check_cache(dataset, trained=bool(made))
     progress = sys.stderr.isatty()
-    model, data, _ = model_for(dataset, progress=progress, **source)
+    model, data, _ = model_for(dataset, progress=progress, **source, **made)
     found = calibrate(model, data.X_test, data.y_test, settings, progress=progress, **runs)
     print(f"{dataset}: {found.runs.max()} runs of each control; a head that carries nothing is to be "
           f"believed in {100*settings.alpha:g} % at most")
@@ -583,9 +778,11 @@ _COMMANDS = {  # name -> options, action, examples
     "report": (_report_options, _report, (
         "tst_mi report JapaneseVowels",
         "tst_mi report LSST --design error --max_pairs 100",
+        "tst_mi report Libras --length 30 --training_seed 1 --epochs 40",
         "tst_mi report MySet --data_dir folder --checkpoint file.safetensors -p seed 1")),
     "datasets": (_datasets_options, _datasets, (
         "tst_mi datasets",
+        "tst_mi datasets Libras --train",
         "tst_mi datasets JapaneseVowels PenDigits --csv > pairs.csv")),
     "calibrate": (_calibrate_options, _calibrate, (
         "tst_mi calibrate JapaneseVowels",

@@ -18,9 +18,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
-from .artifacts import fingerprint, to_plain, versions, whole_file
+from .artifacts import bar, fingerprint, to_plain, versions, whole_file
 from .fast import (FAST, _check_patches, _check_sets, _chunk_logits, _declares, _head_stream,
     _in_double, _mean_trace, _pairs_at_a_time, _plain_runs, _warn_of_rounding, _where_real, has_fast_path,
     missing_members)
@@ -250,8 +249,8 @@ def _kept(folder, name, compute):
 def _run_chunks(one_chunk, rows, chunk, folder, name, site, progress):
     "All chunks, from files if they are there: base (P, K), donors' own (D, P, K), patched (D, P, *axes, K)."
     _check_resume(folder)
-    bar = tqdm(range(0, len(rows), chunk), desc=f"patching {site}", disable=not progress, leave=False)
-    parts = [_kept(folder, f"{name}-{i:08d}", partial(one_chunk, rows[i:i + chunk])) for i in bar]
+    starts = bar(range(0, len(rows), chunk), what=f"patching {site}", progress=progress)
+    parts = [_kept(folder, f"{name}-{i:08d}", partial(one_chunk, rows[i:i + chunk])) for i in starts]
     base, own, patched = (np.concatenate(v, axis) for v, axis in zip(zip(*parts), (0, 1, 1)))
     if not np.isfinite(patched).all():
         raise ValueError("some patched logits are NaN or infinite though the model's own are not; "

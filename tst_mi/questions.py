@@ -17,18 +17,24 @@ from torch import nn
 
 from .analysis import (Analysis, Settings, _facts, _infer, _inputs, _match, _of_sweep, _stack, analyse,
     check_origin, judged, sites_of)
-from .inputs import _as_series, model_logits
+from .data import copies
+from .groups import check_groups
+from .inputs import Inputs, _as_series, _class_indices, model_logits
 from .matchings import over_matchings
 from .metrics import Effect, contrasted, primary, tested_effect, tested_quantity
-from .pairs import _ROLES, DESIGNS, donors_of, make_pairs, split_pairs
+from .pairs import _ROLES, DESIGNS, check_direction, donors_of, make_pairs, split_pairs
 from .patching import sweep
 from .statistics import LEAST_UNITS
 
 # %% ../nbs/36_questions.ipynb #226bac49
+def _selection(design, settings):
+    "Who may be donors: as the settings say, if the design knows of it, or as it does by default."
+    selections = DESIGNS[design].selections
+    return settings.selection if settings.selection in selections else selections[0]
+
 def _prospect(design, direction, inputs, n_tests, settings):
     "One row of `prospects`, from triples on; zeros and the reason where there are none."
-    selections = DESIGNS[design].selections
-    selection = settings.selection if settings.selection in selections else selections[0]
+    selection = _selection(design, settings)
     most = len(inputs.y)*settings.reuse
     try:
         pairs = make_pairs(inputs.y, inputs.logits, design, direction, most, settings.seed, selection,
@@ -40,9 +46,27 @@ def _prospect(design, direction, inputs, n_tests, settings):
     columns = ("n", "units", "effective_n", "smallest_p", "fewest_discoveries")
     return *(shown[column] for column in columns), note
 
+# %% ../nbs/36_questions.ipynb #0b360002
+def _unseen(X, y, groups=None):
+    "Inputs of which no model is known, as one would see them that is always right."
+    series = _as_series(X)
+    labels = _class_indices(y, len(series), np.inf)  # so many outputs as there may be
+    n_classes = max(2, labels.max() + 1)
+    group = None if groups is None else check_groups(groups, len(series))
+    return Inputs(series, labels, np.eye(n_classes)[labels], copies(series), group)
+
+def _foreseen(design, direction, settings):
+    "Do true classes alone decide who serves?"
+    by_class = _selection(design, settings) == "all"
+    return by_class and check_direction(direction).misread is None
+
+def _unforeseen(design):
+    "A row of `prospects`, from triples on, of what only a model can tell."
+    return pd.NA, pd.NA, np.nan, np.nan, None, f"{design}: which instances serve depends on a trained model"
+
 # %% ../nbs/36_questions.ipynb #1214aac6
 def prospects(
-    model: nn.Module, # in eval mode
+    model: nn.Module | None, # in eval mode; None: there is none yet, and what depends on it stays empty
     X: np.ndarray, # (N, T, C)
     y: np.ndarray, # (N,) true class indices
     n_tests: int = 24, # heads in the family
@@ -54,11 +78,13 @@ def prospects(
     if not isinstance(n_tests, Integral) or n_tests < 1:
         raise ValueError(f"n_tests is {n_tests!r}; "
                          "it must be the number of heads, and settings come after it")
-    inputs = _inputs(model, X, y, settings, patch)
+    inputs = _unseen(X, y, patch.get("groups")) if model is None else _inputs(model, X, y, settings, patch)
     rows = []
     for design, about in DESIGNS.items():
         for direction in about.directions:
-            rows.append((design, direction, *_prospect(design, direction, inputs, n_tests, settings)))
+            known = model is not None or _foreseen(design, direction, settings)
+            told = _prospect(design, direction, inputs, n_tests, settings) if known else _unforeseen(design)
+            rows.append((design, direction, *told))
     columns = ["design", "direction", "triples", "units", "effective_n", "smallest_p", "fewest_discoveries",
                "note"]
     return pd.DataFrame(rows, columns=columns)

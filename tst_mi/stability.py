@@ -11,9 +11,9 @@ from functools import partial
 import numpy as np
 import pandas as pd
 from torch import nn
-from tqdm.auto import tqdm
 
 from .analysis import Analysis, check_origin
+from .artifacts import bar
 from .inputs import model_logits
 from .metrics import effect, tested_effect
 from .pairs import donors_of
@@ -65,11 +65,11 @@ def _measure(model, X, table, direction, site, patch):
     return q.values.reshape(pairs, -1), q.gap, probability.values.reshape(pairs, -1)
 
 # %% ../nbs/50_stability.ipynb #fb94f5a0
-def _copies(X, kind, strength, seeds, scale, bar):
+def _copies(X, kind, strength, seeds, scale, counted):
     "Perturbed instances, one copy for each seed, made when it is asked for."
     for seed in seeds:
         yield perturb(X, kind, strength, seed, scale)
-        bar.update()
+        counted.update()
 
 def _classes(model, X, patch):
     "Predicted classes, (N,)."
@@ -205,8 +205,8 @@ def stability(
     options = dict(statistics=statistics, level=1 - settings.alpha, n_boot=n_boot, seed=settings.seed)
     total = sum(map(len, grid.values()))*len(seeds)*len(analysis.matched)
     parts = {}
-    with tqdm(total=total, desc="perturbing", disable=not progress, leave=False) as bar:
-        copies = partial(_copies, X, seeds=seeds, scale=scale, bar=bar)
+    with bar(total=total, what="perturbing", progress=progress) as counted:
+        copies = partial(_copies, X, seeds=seeds, scale=scale, counted=counted)
         for direction in analysis.matched:
             parts |= _one_direction(model, X, analysis, direction, grid, perturbed, copies, options, patch)
     table = pd.concat(parts, names=["direction", "kind", "strength", "pairs"]).droplevel(-1).reset_index()

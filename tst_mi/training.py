@@ -29,9 +29,8 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
-from tqdm.auto import tqdm
 
-from .artifacts import cache_dir, check_place, fingerprint, to_plain, versions, whole_file
+from .artifacts import bar, cache_dir, check_place, fingerprint, to_plain, versions, whole_file
 from .data import Dataset, load_dataset
 from .model import (ModelConfig, TimeSeriesTransformer, _array, _below_one, _check_tensors, _choice,
     _existing_file, _number, _reason, _rows_at_once, _series, _shown, _whole, check_device, predict, rounding)
@@ -211,13 +210,12 @@ def _best_epoch(model, fit_part, val_part, optimiser, epochs, patience, batch_si
     judge = val_part if part == "validation" else fit_part
     device = judge[0].device
     history, weights = _resumed(model, optimiser, device, unfinished)
-    bar = tqdm(range(len(history), epochs), initial=len(history), total=epochs, desc="training",
-               disable=not progress, leave=False)
-    for epoch in bar:
+    shown = bar(range(len(history), epochs), epochs, "training", progress, begun=len(history))
+    for epoch in shown:
         _epoch(model, *fit_part, optimiser, batch_size)
         record = _record(model, judge, part, epoch)
         history.append(record)
-        bar.set_postfix(loss=f"{_of(record, 'loss'):.3f}", accuracy=f"{_of(record, 'accuracy'):.3f}")
+        shown.set_postfix(loss=f"{_of(record, 'loss'):.3f}", accuracy=f"{_of(record, 'accuracy'):.3f}")
         best = _kept(history, criterion)
         if best is record:
             weights = copy.deepcopy(model.state_dict())

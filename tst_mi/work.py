@@ -102,7 +102,6 @@ def per_triple(
 class Asked(NamedTuple):
     "What a report is asked for, as far as it costs work."
     n_test: int # series in the test split
-    n_classes: int # of them
     max_pairs: int = 200 # triples at most
     matchings: int = 20
     control_runs: int = 10

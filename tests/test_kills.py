@@ -262,3 +262,35 @@ def test_what_a_live_process_or_another_machine_is_making_stays(tmp_path):
     kill_tree(loop)
     recover(tmp_path)
     assert leftovers(tmp_path) == kinds[1:]
+
+
+def test_a_killed_report_goes_on_to_the_same_bytes(tmp_path):
+    "The report itself, of two datasets' worth of parts; killed twice, and gone on with."
+    options = dict(REPORT, matchings=2, control_runs=1, placebo_runs=1, n_boot=200, leave_out="frozen power growth perturbations baselines")
+    def begin(out, cache):
+        words = [f"--{name}={value}" for name, value in options.items()]
+        return subprocess.Popen([sys.executable, "-m", "tst_mi.cli", "report", "JapaneseVowels", f"--out_dir={out}", *words], env={**os.environ, "TST_MI_CACHE": str(cache)},
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    def pieces(cache): return sorted(path.name for path in cache.glob("reports/*/*.npz"))
+    begun = time.time()
+    whole = begin(tmp_path/"whole", tmp_path/"cache0")
+    _, error = whole.communicate(timeout=300)
+    took = time.time() - begun
+    assert whole.returncode == 0 and not list((tmp_path/"cache0").glob("reports/*")), error
+    kept = []
+    for trial in range(6 if FULL else 2):
+        running = begin(tmp_path/"killed", tmp_path/"cache1")
+        begun = time.time()
+        while running.poll() is None and len(pieces(tmp_path/"cache1")) < 2*trial + 1: time.sleep(.01)   # killed ever later
+        assert running.poll() is None and time.time() - begun < 2*took + 60
+        kill_tree(running)
+        kept.append(pieces(tmp_path/"cache1"))
+    assert set(kept[0]) <= set(kept[-1]) and len(kept[-1]) > len(kept[0])
+    last = begin(tmp_path/"killed", tmp_path/"cache1")
+    _, error = last.communicate(timeout=300)
+    assert last.returncode == 0, error
+    a, b = (tmp_path/name/"JapaneseVowels" for name in ("whole", "killed"))
+    assert {p.name for p in a.iterdir()} == {p.name for p in b.iterdir()}
+    for path in a.iterdir():
+        if path.suffix in (".csv", ".png", ".txt") or path.name == "summary.json": assert path.read_bytes() == (b/path.name).read_bytes(), path.name
+    assert (a/"report.html").read_text().replace(str(tmp_path/"whole"), "") == (b/"report.html").read_text().replace(str(tmp_path/"killed"), "")

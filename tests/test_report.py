@@ -15,7 +15,7 @@ from readme import ROOT
 from tst_mi import baselines, perturbations, stability
 from tst_mi.analysis import COLUMNS, SCHEMA, undocumented
 from tst_mi.artifacts import differing, manifest
-from tst_mi.cli import main
+from tst_mi.cli import LEAVABLE, main
 from tst_mi.data import load_dataset
 from tst_mi.training import train_checkpoint
 
@@ -60,7 +60,7 @@ def test_the_dataset_parameter_changes_the_dataset(tmp_path, power_checkpoint):
 def test_results_are_whole_and_agree(tmp_path):
     text = run(tmp_path, design="error", seed=3, perturbation_seeds=1, ig_steps=3, leave_out="")
     folder = tmp_path/"out"/"JapaneseVowels"
-    tables = ["heads", "frozen", "pairs", "effects", "power", "variation", "layers", "mlp", "segments", "together", "controls", "placebo", "preservation", "stability", "baselines"]
+    tables = ["heads", "frozen", "matchings", "pairs", "effects", "power", "variation", "layers", "mlp", "segments", "together", "controls", "placebo", "preservation", "stability", "baselines"]
     figures = ["forest", "head_importance", "positions", "graph"]
     names = {"COLUMNS.txt", "manifest.json", "summary.json", *(f"{t}.csv" for t in tables), *(f"{f}.{end}" for f in figures for end in ("png", "pdf"))}
     assert {p.name for p in folder.iterdir()} == names
@@ -87,6 +87,26 @@ def test_results_are_whole_and_agree(tmp_path):
         assert f"**{direction}**" in text
     assert summary["settings"]["seed"] == 3 and summary["settings"]["n_boot"] == 200
     assert all(len(v) == 64 for v in summary["checksums"].values())
+
+
+def test_a_small_budget_thins_and_says_so(tmp_path):
+    text = run(tmp_path, max_pairs=200, budget=.05, matchings=8, leave_out="frozen power growth perturbations baselines")
+    folder = tmp_path/"out"/"JapaneseVowels"
+    work = json.loads((folder/"summary.json").read_text())["work"]
+    assert work["budget"] == .05 and work["done"] < work["asked"] and {"matchings", "time"} <= set(work["thinned"])
+    assert work["thinned"]["time"]["done"].startswith("stretches") and "each stretch was patched at once" in text and "Thinned (" in text
+    segments, heads = pd.read_csv(folder/"segments.csv"), pd.read_csv(folder/"heads.csv")
+    assert len(segments) == 5*24 and segments["last"].max() == 25 and segments.n.iloc[0] >= 30 and heads.n.iloc[0] >= 60
+    assert pd.read_csv(folder/"matchings.csv").matchings.iloc[0] == 2 and not (folder/"positions.png").exists() and (folder/"graph.png").exists()
+
+
+def test_every_part_can_be_left_out(tmp_path):
+    text = run(tmp_path, leave_out=", ".join(LEAVABLE))
+    folder = tmp_path/"out"/"JapaneseVowels"
+    empty = {path.stem for path in folder.glob("*.csv") if path.stat().st_size < 2}
+    assert empty >= {"frozen", "matchings", "controls", "placebo", "layers", "mlp", "segments", "together", "preservation", "stability", "baselines"}
+    assert "Time is left out by name." in text and "left out by name" in text
+    assert len(json.loads((folder/"summary.json").read_text())["work"]) and len(pd.read_csv(folder/"heads.csv")) == 24
 
 
 def test_same_seed_same_bytes(tmp_path):

@@ -353,7 +353,8 @@ def _n_positions(model, X, pairs, patch):
     def look(layer, base, donors, rows):
         seen.append(base.shape[1])
         return donors
-    sweep(model, X, pairs.table[:1], donors=donors_of(pairs.table), alter=look, **patch)
+    asked = {name: value for name, value in patch.items() if name != "resume"}
+    sweep(model, X, pairs.table[:1], donors=donors_of(pairs.table), alter=look, **asked)
     return seen[0]
 
 def _stretched(model, X, pairs, stretch, progress, patch):

@@ -313,8 +313,8 @@ def plan(
 # %% ../nbs/34_work.ipynb #34a00032
 _GUARD = 5.4 # triples that checking a sweep costs, as PyTorch counts them
 _OVERHEAD = {  # part -> resamplings of 24 columns by 10,000 draws that it takes besides
-    "heads": 60, "frozen": 6, "matchings": 30, "controls": 20, "placebo": 10, "layers": 8, "time": 30,
-    "growth": 6, "perturbations": 60, "baselines": 60,
+    "heads": 100, "frozen": 20, "matchings": 25, "controls": 15, "placebo": 5, "layers": 8, "time": 70,
+    "growth": 6, "perturbations": 270, "baselines": 80,
 }
 
 def patching_speed(

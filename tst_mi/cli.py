@@ -399,6 +399,15 @@ def _without(hidden, text):
     name = re.escape(hidden)
     return re.sub(rf"[\\/]+{name}|{name}[\\/]+", "", text)
 
+def _forget_the_run(notebook):
+    "Take out what is different in every run: times, a random name, progress bars that are gone."
+    notebook.metadata.pop("widgets", None)
+    for number, part in enumerate([notebook, *notebook.cells]):
+        for name in ("start_time", "end_time", "duration"):
+            part.metadata.get("papermill", {}).pop(name, None)
+        if "injected-parameters" in part.metadata.get("tags", []):
+            part["id"] = f"parameters-{number}"
+
 def _execute(parameters, hidden, progress, seconds):
     "Run the notebook; what it shows, and its errors, do not name the folder `hidden` in which it ran."
     import nbformat
@@ -413,7 +422,7 @@ def _execute(parameters, hidden, progress, seconds):
         if issubclass(kind, (ValueError, OSError)):
             raise ValueError(_without(hidden, error.evalue)) from error
         raise RuntimeError(_without(hidden, str(error))) from None
-    done.metadata.pop("widgets", None)  # progress bars that are gone
+    _forget_the_run(done)
     return nbformat.reads(_without(hidden, nbformat.writes(done)), 4)
 
 # %% ../nbs/90_cli.ipynb #629b9117

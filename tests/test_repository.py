@@ -10,7 +10,8 @@ import pytest
 import yaml
 from readme import ROOT, render
 
-from tst_mi.cli import report_parameters
+from tst_mi.cli import LEAVABLE, report_parameters
+from tst_mi.work import WORK
 
 NOTEBOOKS = sorted((ROOT/"nbs").glob("*.ipynb"))
 
@@ -36,7 +37,14 @@ def test_report_has_its_parameters_cell():
     names = re.findall(r"^(\w+) = ", "".join(tagged[0]["source"]), flags=re.M)
     options = report_parameters()
     assert list(options) == names and all(meaning for _, _, meaning in options.values()), "each parameter has a row in the report's table"
-    assert names == "dataset seed design max_pairs n_boot alpha margin matchings control_runs placebo_runs perturbation_seeds ig_steps leave_out out_dir groups data_dir checkpoint".split()
+    assert names == "dataset seed design max_pairs n_boot alpha margin matchings control_runs placebo_runs perturbation_seeds ig_steps budget leave_out out_dir groups data_dir checkpoint".split()
+
+
+def test_parts_of_the_report_are_counted_and_can_be_left_out():
+    sources = ["".join(c["source"]) for c in cells(ROOT/"nbs"/"99_report.ipynb") if c["cell_type"] == "code"]
+    parts = [found[1] for found in (re.match(r"# part: (\w+)\n", source) for source in sources) if found]
+    assert parts == list(WORK) and set(LEAVABLE) == set(WORK) - {"heads"} | {"power"}
+    for name in LEAVABLE: assert sum(f"'{name}' not in left" in source or f"'{name}' in left" in source for source in sources) == 1, name
 
 
 def test_quarto_settings_resolve_and_list_every_page():

@@ -533,8 +533,7 @@ def _common_length(train, max_length, name):
         warnings.warn(f"{name}: its series, up to {longest} steps long, are shortened to {max_length} "
                       "(max_length), since cost grows with the square of the length; to keep all steps: "
                       f"load_dataset({name!r}, length={longest}), or in the shell "
-                      f"tst_mi train {name} --length {longest} --path {name}.safetensors, then "
-                      f"tst_mi report {name} --checkpoint {name}.safetensors", stacklevel=3)
+                      f"tst_mi report {name} --length {longest}", stacklevel=3)
     return min(longest, max_length)
 
 def _check_memory(n_series, length, n_channels, name):

@@ -435,9 +435,11 @@ def bar(
 
 
 # %% ../nbs/02_artifacts.ipynb #02a00002
-def source_print() -> str: # 16 hexadecimal digits
+def source_print(
+    *others: Path, # further files that are part of the program
+) -> str: # 16 hexadecimal digits
     "A fingerprint of this package's own source: what an older program left is not taken for today's."
-    modules = sorted(Path(resources.files("tst_mi")).glob("*.py"))
+    modules = [*sorted(Path(resources.files("tst_mi")).glob("*.py")), *others]
     return fingerprint(*(path.read_text(encoding="utf-8") for path in modules))
 
 def _as_arrays(table):
@@ -458,26 +460,34 @@ def _read_table(path):
                          for name, v in zip(names, columns)})
 
 # %% ../nbs/02_artifacts.ipynb #02a00004
+def _code_of(function):
+    "What tells the code of a function from that of another."
+    code = function.__code__
+    constants = [c for c in code.co_consts if isinstance(c, (int, float, str, tuple, type(None)))]
+    return [code.co_code.hex(), list(code.co_names), repr(constants)]
+
 def kept_table(
     folder: str | Path | None, # of unfinished work; None: nothing is kept
     name: str, # of the table
-    compute, # makes it
+    compute, # makes it; where its own code is another, it is another table
+    *made_of, # what it depends on besides
 ) -> pd.DataFrame: # the same, whether it was made now or before
-    "A table from an interrupted run, or made now and kept for the next."
+    "A table from an interrupted run, or made now and kept for the next, if it can be."
     if folder is None:
         return compute()
-    path = Path(folder)/f"{name}.npz"
+    path = Path(folder)/f"{name}-{fingerprint(_code_of(compute), *made_of)}.npz"
     found = _read_table(path)
     if found is not None:
         return found
     table = compute()
-    with whole_file(path) as place:
+    with suppress(OSError), whole_file(path) as place:
         np.savez(place, **_as_arrays(table))
     again = _read_table(path)
     if again is None or not again.equals(table) or not (again.dtypes == table.dtypes).all():
         path.unlink(missing_ok=True)  # what would not come back as it is, is made anew each time
     return table
 
+# %% ../nbs/02_artifacts.ipynb #02a00006
 FORGOTTEN = 30*24*3600 # seconds after which unfinished work is thrown away
 
 def unfinished(
@@ -491,7 +501,7 @@ def unfinished(
             if time.time() - old.stat().st_mtime > FORGOTTEN:
                 shutil.rmtree(old, ignore_errors=True)
     try:
-        check_place(place/name)
+        check_place(place/name, "unfinished work", ROOM)
     except ValueError:
         return None
     return place/name

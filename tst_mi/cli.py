@@ -280,18 +280,29 @@ def check_report(
     return folder, settings
 
 # %% ../nbs/90_cli.ipynb #90d00002
+def _most_triples(values, model, data):
+    "How many triples the design gives of the test series, in the direction with most; as `Asked` has it."
+    from tst_mi.analysis import Settings
+    from tst_mi.questions import rematched
+    asked = {name: values[name] for name in Settings.__dataclass_fields__ if name in values}
+    groups = read_groups(values["groups"])
+    grouped = {} if groups is None else dict(groups=groups)
+    many = rematched(model, data.X_test, data.y_test, Settings(**asked), 1, grouped)
+    return max(len(pairs) for pairs, in many.values())
+
 def report_plan(
     values: dict, # the report's parameters, all of them; other names are ignored
-    config, # `ModelConfig` of the network
-    n_test: int, # series in the test split
-) -> tuple: # `Asked`, and the `Plan` of what fits the budget
+    model, # to be patched: a `TimeSeriesTransformer`
+    data, # `Dataset` whose test split is analysed
+) -> tuple: # `Asked`, and the `Plan` of what fits the budget; raises `ValueError` if there is no triple
     "How much work the report is asked for, and what it will do."
     from tst_mi.pairs import DESIGNS
     from tst_mi.work import Asked, plan
     repeated = {name: values[name] for name in Asked._fields if name in values}
+    repeated["max_pairs"] = _most_triples(values, model, data)
     directions = len(DESIGNS[values["design"]].directions)
-    asked = Asked(**{**repeated, "n_test": n_test, "directions": directions})
-    return asked, plan(config, asked, values["budget"], left_out(values["leave_out"]))
+    asked = Asked(**{**repeated, "directions": directions})
+    return asked, plan(model.config, asked, values["budget"], left_out(values["leave_out"]))
 
 # %% ../nbs/90_cli.ipynb #ca7d7a3a
 def _assigned(source):
@@ -531,13 +542,22 @@ def _told(given, pairs):
 
 # %% ../nbs/90_cli.ipynb #311f3944
 def _training_time(data, settings):
-    "Seconds of a training of so many epochs at most, from one epoch on a few series."
+    "Seconds of a training of so many epochs at most, from one on a few series; NaN where that fails."
     from tst_mi.training import fit
-    few = np.arange(0, len(data.y_train), max(1, len(data.y_train)//64))
-    told = {name: value for name, value in settings.items() if name not in ("epochs", "patience", "share")}
-    start = time.perf_counter()
-    fit(data.X_train[few], data.y_train[few], len(data.classes), epochs=1, share=0, progress=False, **told)
-    return (time.perf_counter() - start)*len(data.y_train)/len(few)*settings.get("epochs", 100)
+    few = np.random.default_rng(0).permutation(len(data.y_train))[:64]
+    named = ("epochs", "patience", "share", "criterion")
+    told = {name: value for name, value in settings.items() if name not in named}
+    def epochs(number):
+        start = time.perf_counter()
+        fit(data.X_train[few], data.y_train[few], len(data.classes), epochs=number, share=0, progress=False,
+            **told)
+        return time.perf_counter() - start
+    try:
+        epochs(1)  # the first is slow
+        one = epochs(2) - epochs(1)
+    except ValueError:
+        return np.nan
+    return max(one, 0.)*len(data.y_train)/len(few)*settings.get("epochs", 100)
 
 # %% ../nbs/90_cli.ipynb #d04eddf8
 def _train_options():
@@ -582,24 +602,6 @@ def _train(dataset, path=None, **given):
     print(path or kept)
     return 0
 
-# %% ../nbs/90_cli.ipynb #90c00105
-def _at_hand(dataset, data_dir=None, seed=0, **settings):
-    "Model, data and description as from `model_for`; None, the data and {} where it would train."
-    from tst_mi.data import load_dataset
-    from tst_mi.training import PREPARATION, SHIPPED, _cached, _check_settings, model_for
-    ships = (SHIPPED/f"{dataset}.safetensors").exists()
-    if ships and not seed and not settings:
-        return model_for(dataset, data_dir=data_dir)
-    prepared = _among(PREPARATION, settings)
-    training = {name: value for name, value in settings.items() if name not in prepared}
-    training = _check_settings("model_for", {"seed": seed, "epochs": 100, "patience": 30, **training})
-    seed = training.pop("seed")
-    data = load_dataset(dataset, data_dir=data_dir, **prepared)
-    path = _cached(data, seed, training)
-    if path.exists():
-        return model_for(dataset, path, data_dir)
-    return None, data, {}
-
 # %% ../nbs/90_cli.ipynb #90d00009
 def _untrained(data, settings):
     "A network of the shape that a training with these settings gives."
@@ -612,17 +614,14 @@ def _foretell(dataset, values, made):
     "The plan of a report, and part -> expected seconds on this machine; nothing is trained for it."
     from tst_mi.training import PREPARATION, model_for
     from tst_mi.work import forecast
-    if values["checkpoint"] is None:
-        model, data, _ = _at_hand(dataset, values["data_dir"], **made)
-    else:
-        model, data, _ = model_for(dataset, values["checkpoint"], values["data_dir"])
+    model, data, _ = model_for(dataset, values["checkpoint"], values["data_dir"], train=False, **made)
     seconds = {}
     if model is None:
         settings = {name: value for name, value in made.items() if name not in PREPARATION}
         seconds["training, at most"] = _training_time(data, settings)
         model = _untrained(data, settings)
-    _, planned = report_plan(values, model.config, len(data.X_test))
-    return planned, {**seconds, **forecast(planned, model, data.X_test)}
+    _, planned = report_plan(values, model, data)
+    return planned, {**seconds, **forecast(planned, model, data.X_test, values["n_boot"])}
 
 # %% ../nbs/90_cli.ipynb #90d00004
 def _plan_in_words(dataset, planned, seconds):
@@ -681,10 +680,8 @@ def _look_at(name, csv, train, data_dir, made):
     import pandas as pd
     from tst_mi.questions import prospects
     from tst_mi.training import model_for
-    if train:
-        model, data, info = model_for(name, data_dir=data_dir, progress=sys.stderr.isatty(), **made)
-    else:
-        model, data, info = _at_hand(name, data_dir, **made)
+    model, data, info = model_for(
+        name, data_dir=data_dir, progress=sys.stderr.isatty(), train=train, **made)
     shape = _shape(model, data, made)
     pairs = prospects(model, data.X_test, data.y_test, shape.n_layers*shape.n_heads)
     sizes = dict(dataset=name, train=len(data.X_train), test=len(data.X_test), steps=shape.length,

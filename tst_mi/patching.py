@@ -234,16 +234,17 @@ def _kept(folder, name, compute):
     if folder is None:
         return compute()
     path = Path(folder)/f"{name}.npz"
-    for _ in range(2):
-        if not path.exists():
-            with whole_file(path) as p:
-                np.savez(p, *compute())
-        try:
-            with np.load(path, allow_pickle=False) as f:
-                return [f[k] for k in f.files]
-        except (BadZipFile, ValueError, EOFError, FileNotFoundError):
-            path.unlink(missing_ok=True)  # damaged, or thrown away by another process: compute it again
-    raise OSError(f"{path} cannot be read back after writing it; check the disk")
+    try:
+        with np.load(path, allow_pickle=False) as f:
+            return [f[k] for k in f.files]
+    except (BadZipFile, ValueError, EOFError, OSError):
+        found = compute()  # it is not there, or damaged
+    try:
+        with whole_file(path) as p:
+            np.savez(p, *found)
+    except FileNotFoundError:
+        pass  # another run has finished and thrown the folder away
+    return found
 
 # %% ../nbs/20_patching.ipynb #750c3b94
 def _run_chunks(one_chunk, rows, chunk, folder, name, site, progress):

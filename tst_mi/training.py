@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHIPPED', 'PREPARATION', 'split_validation', 'fit', 'save_checkpoint', 'load_checkpoint', 'train_checkpoint',
-           'check_fits', 'check_accuracy', 'from_cache', 'model_for', 'frozen', 'frozen_for']
+           'check_fits', 'check_accuracy', 'from_cache', 'model_for', 'model_print', 'frozen', 'frozen_for']
 
 # %% ../nbs/12_training.ipynb #7c1d20ad
 import copy
@@ -161,7 +161,8 @@ def _arithmetic(device):
 def _made_of(X, y, n_classes, told):
     "A fingerprint of all that the numbers of a training depend on."
     program = [(files("tst_mi")/name).read_text(encoding="utf-8") for name in ("training.py", "model.py")]
-    return fingerprint(X, y, n_classes, told, versions(), _arithmetic(told["device"]), program)
+    packages = versions() | versions(("scikit-learn",))
+    return fingerprint(X, y, n_classes, told, packages, _arithmetic(told["device"]), program)
 
 def _random_state(device):
     "Of the generators that a training draws from."
@@ -605,13 +606,15 @@ def _warn_unvalidated(data, settings, told):
                   f"network is trained for {settings['epochs']} epochs, and nothing but the test split "
                   "speaks against overfitting", stacklevel=4)
 
-def _kept_or_trained(data, seed, progress, told):
-    "The model trained on this data, in this way, and where it is kept."
+def _kept_or_trained(data, seed, progress, told, train=True):
+    "The model trained on this data, in this way, and where it is kept; None where it may not be trained."
     settings = _completed(data, told)
     path = _cached(data, seed, settings)
     wanted = dict(seed=seed, training=settings, checksums=data.checksums, data_settings=data.settings)
     found = from_cache(path, partial(_check_kept, data=data, wanted=wanted))
     if found is None:
+        if not train:
+            return None
         _warn_unvalidated(data, settings, told)
         found = train_checkpoint(data, path, seed, progress, **settings)
     _forget_state(path)
@@ -638,6 +641,17 @@ def _preparation(path, info):
         raise ValueError(f"{path}: its data_settings are {_shown(recorded)}, not a record")
     return {name: recorded[name] for name in PREPARATION if recorded.get(name) is not None}
 
+def _as_named(path, name, data_dir):
+    "Model, data and description of a checkpoint that is used as it is, and whether these are its own files."
+    model, info = load_checkpoint(path)
+    data = load_dataset(name, data_dir=data_dir, **_preparation(path, info))
+    try:
+        same_data = _same_files(model, info, data)
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from e
+    return model, data, info, same_data
+
+
 # %% ../nbs/12_training.ipynb #97e0dc96
 def model_for(
     name: str, # dataset
@@ -645,6 +659,7 @@ def model_for(
     data_dir: str | Path | None = None, # a folder of datasets, searched first
     seed: int = 0, # of a training
     progress: bool = True, # show a bar while training
+    train: bool = True, # if there is no model; False: None in its place, and an empty description
     **settings, # of the data (`PREPARATION`) or a training (as in `fit`); if any, the shipped one is not used
 ) -> tuple[TimeSeriesTransformer, Dataset, dict]: # model in eval mode, its data, description with `same_data`
     """A trained model and its data, training only if there is no checkpoint.
@@ -658,17 +673,24 @@ def model_for(
     path = _named_checkpoint(name, checkpoint, told)
     if path is None:
         data = load_dataset(name, data_dir=data_dir, **prepared)
-        path, model, info = _kept_or_trained(data, seed, progress, training)
+        kept = _kept_or_trained(data, seed, progress, training, train)
+        if kept is None:
+            return None, data, {}
+        path, model, info = kept
         same_data = True
     else:
-        model, info = load_checkpoint(path)
-        data = load_dataset(name, data_dir=data_dir, **_preparation(path, info))
-        try:
-            same_data = _same_files(model, info, data)
-        except ValueError as e:
-            raise ValueError(f"{path}: {e}") from e
+        model, data, info, same_data = _as_named(path, name, data_dir)
     about = {"path": path.name, "same_data": same_data}
     return model, data, {**about, **info, **about}
+
+# %% ../nbs/12_training.ipynb #12f20f02
+def model_print(
+    model: TimeSeriesTransformer, # any weights
+) -> str: # 16 hexadecimal digits
+    "A fingerprint of what a network gives on this machine: shape, weights, packages, threads."
+    weights = [tensor.cpu().numpy() for tensor in model.state_dict().values()]
+    packages = versions() | versions(("captum", "scikit-learn"))
+    return fingerprint(asdict(model.config), *weights, packages, _arithmetic("cpu"))
 
 # %% ../nbs/12_training.ipynb #12f20e02
 def _features(model, X):

@@ -101,8 +101,7 @@ def per_triple(
 # %% ../nbs/34_work.ipynb #34a00016
 class Asked(NamedTuple):
     "What a report is asked for, as far as it costs work."
-    n_test: int # series in the test split
-    max_pairs: int = 200 # triples at most
+    max_pairs: int # triples of a direction, at most: no more than there are
     matchings: int = 20
     control_runs: int = 10
     placebo_runs: int = 20
@@ -113,7 +112,7 @@ class Asked(NamedTuple):
     @property
     def triples(self) -> int:
         "Triples of one direction, at most."
-        return min(self.max_pairs, self.n_test//3)
+        return self.max_pairs
 
 class Amounts(NamedTuple):
     "What is done, part by part."
@@ -279,7 +278,7 @@ def _rows(whole, works_asked, amounts, works):
         after = _told(part, amounts)
         rows.append(dict(part=part, asked=before, done="" if after == before else after,
                          work_asked=works_asked[part]/1e12, work=works[part]/1e12))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["part", "asked", "done", "work_asked", "work"])
 
 # %% ../nbs/34_work.ipynb #34a00028
 def check_budget(
@@ -287,7 +286,7 @@ def check_budget(
 ) -> None: # raises `ValueError` if it is none
     "A budget is a number, of at least 0."
     number = isinstance(budget, (int, float)) and not isinstance(budget, bool)
-    if not number or not 0 <= budget < np.inf:
+    if not number or not 0 <= budget < 1e300:
         raise ValueError(f"budget is {budget!r}; it must be a number of at least 0, in 10^12 "
                          "multiply-accumulates, and 0 bounds nothing")
 
@@ -334,7 +333,7 @@ def resampling_time(
     n_boot: int = 10_000, # resamples
 ) -> float: # seconds for 24 columns
     "One bootstrap."
-    x = np.random.default_rng(0).normal(size=(n, 24))
+    x = np.random.default_rng(0).normal(size=(max(n, 2), 24))
     start = perf_counter()
     bootstrap(x, n_boot=n_boot)
     return perf_counter() - start
@@ -344,10 +343,11 @@ def forecast(
     planned: Plan, # what a report will do
     model: nn.Module, # in eval mode, with a config
     X: np.ndarray, # (N, T, C) its series
+    n_boot: int = 10_000, # resamples of the report
 ) -> dict: # part -> seconds on this machine
     "How long each part will take, from a few patches and a bootstrap."
     speed = patching_speed(model, X)
-    resampled = resampling_time(planned.amounts.triples)
+    resampled = resampling_time(planned.amounts.triples, n_boot)
     seconds = {row.part: row.work*1e12*speed + _OVERHEAD[row.part]*resampled
                for row in planned.table.itertuples()}
     return {**seconds, "the rest": 20.}
@@ -356,6 +356,8 @@ def in_minutes(
     seconds: float, # how long
 ) -> str: # such as '40 s' or '2.5 min'
     "A time for reading."
+    if np.isnan(seconds):
+        return "an unknown time"
     if seconds < 100:
         return f"{max(1, round(seconds)):d} s"
     return f"{seconds/60:.1f} min" if seconds < 600 else f"{seconds/60:.0f} min"
@@ -365,5 +367,5 @@ def foretold(
 ) -> str: # such as 'about 4.1 min: time 1.5 min, matchings 40 s, ...'
     "A forecast in one line, the longest part first."
     longest = sorted(seconds.items(), key=lambda item: -item[1])
-    parts = ", ".join(f"{part} {in_minutes(value)}" for part, value in longest if value >= 1)
-    return f"about {in_minutes(sum(seconds.values()))}: {parts}"
+    parts = ", ".join(f"{part} {in_minutes(value)}" for part, value in longest if not value < 1)
+    return f"about {in_minutes(np.nansum(list(seconds.values())))}: {parts}"

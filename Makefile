@@ -11,7 +11,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 # Names that nobody uses, and the order of imports (not where nbdev and ruff wrap them differently); width: tests/test_readable.py.
 RUFF := --quiet --isolated --no-cache --select F,I --line-length 110 --config 'lint.isort.known-first-party=["tst_mi"]' \
-	--config 'lint.isort.no-lines-before=["first-party"]' --config lint.isort.lines-after-imports=1 $(foreach m,analysis fast patching questions reporting training,--per-file-ignores tst_mi/$m.py:I)
+	--config 'lint.isort.no-lines-before=["first-party"]' --config lint.isort.lines-after-imports=1 $(foreach m,analysis cli fast patching questions reporting training,--per-file-ignores tst_mi/$m.py:I)
 ONE_LINE := import sys; sys.excepthook = lambda kind, error, trace: print('paper:', error, file=sys.stderr)
 
 export DATASET OUT DATA_DIR CHECKPOINT

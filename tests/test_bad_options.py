@@ -21,7 +21,7 @@ CASES = [
     (("--debug", *REPORT), "options stand after the command"),
     ((*REPORT, "--foo"), "tst_mi report: error: No such option '--foo'"),
     ((*REPORT, "--max", "20"), "No such option '--max'. (Did you mean one of: '--margin', '--max_pairs'?); see tst_mi report --help"),
-    ((*REPORT, "--aplha", "0.1"), "Did you mean '--alpha'?"),
+    ((*REPORT, "--aplha", "0.1"), "Did you mean one of: '--alpha', '--plan'?"),
     ((*REPORT, "--seeds=3"), "No such option '--seeds'. (Did you mean one of: '--n_heads', '--seed'?)"),
     ((*REPORT, "--Seed", "3"), "Did you mean '--seed'?"),
     ((*REPORT, "--dataset", "LSST"), "the dataset is named first"),

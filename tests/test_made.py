@@ -73,9 +73,10 @@ def test_a_look_makes_no_model_unless_it_is_told_to(models, capsys):
 
 def test_a_report_of_a_model_that_is_made_is_that_of_its_checkpoint_watched_or_not(tmp_path, models, monkeypatch, capsys):
     quick = [f"--{name}={value}" for name, value in QUICK.items()]
-    with terminal(monkeypatch):
+    with terminal(monkeypatch) as seen:
         code = main(["report", "ItalyPowerDemand", f"--out_dir={tmp_path/'command'}", *quick, *WORDS])
-    assert code == 0 and len(models()) == 1 and PROGRESS not in os.environ
+    assert code == 0, seen()
+    assert len(models()) == 1 and PROGRESS not in os.environ
     run(tmp_path, dataset="ItalyPowerDemand", checkpoint=str(models()[0]))
     a, b = (tmp_path/folder/"ItalyPowerDemand" for folder in ("out", "command"))
     for name in manifest(a): assert (a/name).read_bytes() == (b/name).read_bytes() or name.endswith(".pdf"), name
@@ -93,7 +94,7 @@ raise ValueError('that is all')
 
 def test_a_terminal_shows_how_far_a_loop_of_the_report_is(tmp_path, monkeypatch):
     notebook = nbformat.read(ROOT/"nbs"/"99_report.ipynb", 4)
-    place = next(i for i, cell in enumerate(notebook.cells) if cell.source.startswith("check_names(In)"))
+    place = next(i for i, cell in enumerate(notebook.cells) if cell.source.startswith("# part: heads"))
     notebook.cells.insert(place, nbformat.v4.new_code_cell(LOOP))
     nbformat.write(notebook, tmp_path/"99_report.ipynb")
     monkeypatch.setattr("tst_mi.cli.report_notebook", lambda: tmp_path/"99_report.ipynb")

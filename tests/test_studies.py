@@ -88,4 +88,4 @@ def test_sizes_are_counted_and_what_must_fail_is_found_out(read, monkeypatch, tm
     assert groups["any, ignored"].max() > .5 and set(groups.holds) == {"untestable", "yes"}
     trained, random = networks["more than 1 %"]
     assert trained > random and networks["any effect"].min() > 12
-    assert len(checks) == 12 and checks.held.dtype == bool
+    assert len(checks) == 15 and checks.held.dtype == bool

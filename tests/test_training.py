@@ -147,7 +147,7 @@ def other_program(monkeypatch, folder):
     monkeypatch.setattr(tst_mi.training, "files", lambda _: folder)
 
 
-ELSEWHERE = {"series": lambda m, f: X.__setitem__((0, 0, 0), X[0, 0, 0] + 1), "program": other_program, "version": lambda m, f: m.setattr(tst_mi.training, "versions", lambda: {"torch": "9"}),
+ELSEWHERE = {"series": lambda m, f: X.__setitem__((0, 0, 0), X[0, 0, 0] + 1), "program": other_program, "version": lambda m, f: m.setattr(tst_mi.training, "versions", lambda *packages: {"torch": "9"}),
              "threads": lambda m, f: m.setattr(torch, "get_num_threads", lambda: 77), "processor": lambda m, f: m.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "other")}
 
 
@@ -196,8 +196,8 @@ def test_the_bar_begins_at_the_epoch_reached(place, epochs, monkeypatch):
     begin(3)
     with pytest.raises(Stopped): fit(X, Y, 2, **TINY, resume=place/"state")
     begin()
-    bars, bar = [], tst_mi.training.tqdm
-    monkeypatch.setattr(tst_mi.training, "tqdm", lambda *args, **told: bars.append(bar(*args, **told)) or bars[-1])
+    bars, bar = [], tst_mi.training.bar
+    monkeypatch.setattr(tst_mi.training, "bar", lambda *args, **told: bars.append(bar(*args, **told)) or bars[-1])
     fit(X, Y, 2, **{**TINY, "progress": True}, resume=place/"state")
     assert (bars[0].initial, bars[0].total, bars[0].n) == (3, 5, 5)
 

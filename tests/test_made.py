@@ -1,6 +1,5 @@
 "A model that is made as the command line says, and what is seen of it in a terminal."
 import io
-import json
 import os
 import pty
 import termios
@@ -11,10 +10,8 @@ import nbformat
 import pandas as pd
 import pytest
 from readme import ROOT
-from test_report import QUICK, run
 
 from tst_mi import cli
-from tst_mi.artifacts import PROGRESS, manifest
 from tst_mi.cli import main
 from tst_mi.training import load_checkpoint
 
@@ -69,19 +66,6 @@ def test_a_look_makes_no_model_unless_it_is_told_to(models, capsys):
     assert {name: recorded[name] for name in MADE if name != "max_length"} == {name: value for name, value in MADE.items() if name != "max_length"}
     assert main(["calibrate", "ItalyPowerDemand", "--replicates=2", "--max_pairs=60", "--n_flips=200", *WORDS]) in (0, 1)
     assert len(models()) == 1
-
-
-def test_a_report_of_a_model_that_is_made_is_that_of_its_checkpoint_watched_or_not(tmp_path, models, monkeypatch, capsys):
-    quick = [f"--{name}={value}" for name, value in QUICK.items()]
-    with terminal(monkeypatch) as seen:
-        code = main(["report", "ItalyPowerDemand", f"--out_dir={tmp_path/'command'}", *quick, *WORDS])
-    assert code == 0, seen()
-    assert len(models()) == 1 and PROGRESS not in os.environ
-    run(tmp_path, dataset="ItalyPowerDemand", checkpoint=str(models()[0]))
-    a, b = (tmp_path/folder/"ItalyPowerDemand" for folder in ("out", "command"))
-    for name in manifest(a): assert (a/name).read_bytes() == (b/name).read_bytes() or name.endswith(".pdf"), name
-    summary = json.loads((b/"summary.json").read_text())
-    assert summary["data_settings"]["length"] == 12 and len(summary["classes"]) == 2
 
 
 LOOP = """

@@ -18,7 +18,7 @@ from time import perf_counter
 
 import pandas as pd
 
-from tst_mi.cli import _foretell, report_notebook, report_parameters
+from tst_mi.cli import _foretell, _kept, report_notebook, report_parameters
 from tst_mi.training import SHIPPED, model_for
 
 HERE = Path(__file__).parent
@@ -31,16 +31,16 @@ def options(name, epochs):
     return {} if (SHIPPED/f"{name}.safetensors").exists() else dict(epochs=epochs)
 
 
-def defaults(name):
+def defaults():
     "The report's parameters."
-    return {key: value for key, (_, value, _) in report_parameters().items()} | {"dataset": name}
+    return {key: value for key, (_, value, _) in report_parameters().items()}
 
 
 def one(name, epochs):
     "Sizes, work and seconds of the command, as a user gives it."
     made = options(name, epochs)
     model, data, _ = model_for(name, progress=False, **made)
-    planned, seconds = _foretell(name, defaults(name), made)
+    planned, seconds = _foretell(name, defaults(), made)
     with tempfile.TemporaryDirectory() as out:
         words = [f"--{key}={value}" for key, value in made.items()]
         begun = perf_counter()
@@ -56,7 +56,8 @@ def profile(name, epochs):
     "Seconds of each part of the report's notebook, run in this process."
     made = options(name, epochs)
     _, _, info = model_for(name, progress=False, **made)
-    values = {"IPython": None, "In": [""], "__name__": "__main__"}
+    given = {"dataset": name, "checkpoint": str(_kept(info)) if made else None}
+    values = {"In": [""]}
     rows = []
     here = os.getcwd()
     with tempfile.TemporaryDirectory() as out:
@@ -69,9 +70,7 @@ def profile(name, epochs):
                 begun = perf_counter()
                 exec(compile(source.replace("progress=True", "progress=False"), cell["id"], "exec"), values)
                 rows.append(dict(dataset=name, part=part[1] if part else "pages and the rest", seconds=perf_counter() - begun))
-                if "parameters" in cell["metadata"].get("tags", []):
-                    values |= {"dataset": name, "perturbation_seeds": values["perturbation_seeds"]}
-                    if made: values["checkpoint"] = str(Path(info["path"]))
+                if "parameters" in cell["metadata"].get("tags", []): values |= given
         finally: os.chdir(here)
     table = pd.DataFrame(rows).groupby(["dataset", "part"], sort=False, as_index=False).seconds.sum()
     return table.assign(share=(table.seconds/table.seconds.sum()).round(3), seconds=table.seconds.round(1))

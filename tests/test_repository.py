@@ -11,7 +11,8 @@ import yaml
 from readme import ROOT, render
 
 from tst_mi.cli import LEAVABLE, report_parameters
-from tst_mi.work import WORK
+from tst_mi.perturbations import GRID
+from tst_mi.work import _GRID, WORK
 
 NOTEBOOKS = sorted((ROOT/"nbs").glob("*.ipynb"))
 
@@ -44,6 +45,7 @@ def test_parts_of_the_report_are_counted_and_can_be_left_out():
     sources = ["".join(c["source"]) for c in cells(ROOT/"nbs"/"99_report.ipynb") if c["cell_type"] == "code"]
     parts = [found[1] for found in (re.match(r"# part: (\w+)\n", source) for source in sources) if found]
     assert parts == list(WORK) and set(LEAVABLE) == set(WORK) - {"heads"} | {"power"}
+    assert _GRID == sum(map(len, GRID.values()))   # counted there, defined on a later page
     for name in LEAVABLE: assert sum(f"'{name}' not in left" in source or f"'{name}' in left" in source for source in sources) == 1, name
 
 

@@ -433,7 +433,6 @@ def bar(
     "A progress bar, in a terminal, a notebook, and the file that `TST_MI_PROGRESS` names."
     return _Bar(iterable, total=total, desc=what, disable=not progress, leave=False, initial=begun)
 
-
 # %% ../nbs/02_artifacts.ipynb #02a00002
 def source_print(
     *others: Path, # further files that are part of the program

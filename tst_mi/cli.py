@@ -299,9 +299,8 @@ def report_plan(
     from tst_mi.pairs import DESIGNS
     from tst_mi.work import Asked, plan
     repeated = {name: values[name] for name in Asked._fields if name in values}
-    repeated["max_pairs"] = _most_triples(values, model, data)
     directions = len(DESIGNS[values["design"]].directions)
-    asked = Asked(**{**repeated, "directions": directions})
+    asked = Asked(_most_triples(values, model, data), **repeated, directions=directions)
     return asked, plan(model.config, asked, values["budget"], left_out(values["leave_out"]))
 
 # %% ../nbs/90_cli.ipynb #ca7d7a3a

@@ -6,7 +6,7 @@
 __all__ = ['LEAST_INSTANCES', 'MOST_FOR_REACH', 'over_matchings']
 
 # %% ../nbs/33_matchings.ipynb #33a00004
-from numbers import Integral, Real
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 
 from .bootstrap import bootstrap, limit_columns
+from .model import _whole
 from .pairs import _ROLES
 from .verdicts import LEAST_FOR_INTERVALS, MARGIN, check_margin, from_band
 
@@ -96,7 +97,7 @@ def _mean(x, matching, used, y):
     by_matching = pd.DataFrame(x).groupby(matching)
     sizes = by_matching.size().to_numpy()
     weight = sizes/sizes.sum()
-    each = (by_matching.var().to_numpy()/sizes[:, None])
+    each = by_matching.var().to_numpy()/sizes[:, None]
     shared = _shared(x, used, y, sizes)
     variance = shared.variance*_share_of_pairs(sizes) + weight**2 @ each
     one = weight @ each
@@ -176,9 +177,8 @@ def _check_asked(alpha, n_boot, seed):
     "Refuse what no interval can be made of."
     if not isinstance(alpha, Real) or not 0 < alpha < .5:
         raise ValueError(f"alpha is {alpha!r}; it must lie between 0 and 0.5")
-    for name, value, least in (("n_boot", n_boot, 100), ("seed", seed, 0)):
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name} is {value!r}; it must be a whole number, at least {least}")
+    _whole("n_boot", n_boot, 100)
+    _whole("seed", seed, 0)
 
 def _without_limits(*tables):
     "Empty limits: of so few triples there are estimates only, as in `infer`."
@@ -221,10 +221,9 @@ def over_matchings(
     n_boot: int = 10_000, # resamples
     seed: int = 0, # of the resamples
     reason: np.ndarray | str = "", # (U,) or one for all: why nothing is concluded, as of `verdict`
-    # per column: all_mean, all_se, all_lo, all_hi; all_recovery, its limits and band; variance_left, a share
-    # of the variance of one matching's mean; all_verdict, read off the band
-) -> pd.DataFrame: # raises `ValueError` on fewer than two matchings, or if one serves twice in one of them
-    "Mean, recovery, intervals and the band's verdict from many matchings of the same instances."
+) -> pd.DataFrame: # per column of x; raises `ValueError` if an instance serves twice in a matching
+    """Mean, recovery, intervals and the band's verdict from many matchings of the same instances.
+    `variance_left` is the variance of the mean as a share of that of one matching's."""
     check_margin(margin)
     _check_asked(alpha, n_boot, seed)
     x, gap, matching, used, y = _checked(x, gap, matching, used, y)

@@ -471,12 +471,16 @@ class EncoderClassifier(nn.Module):
         return self.readout(x, mask_BT)
 
 # %% ../nbs/10_model.ipynb #92fd47c3
+def _as_path(name, value):
+    "What a user names as the path of a file."
+    try:
+        return Path(value)
+    except TypeError as e:
+        raise ValueError(f"{name} is {_shown(value)}; it must be the path of a file") from e
+
 def _existing_file(name, path, missing):
     "A path that the user names, if a regular file is there."
-    try:
-        path = Path(path)
-    except TypeError as e:
-        raise ValueError(f"{name} is {_shown(path)}; it must be the path of a file") from e
+    path = _as_path(name, path)
     if path == Path(): raise ValueError(f"{name} is empty; it must be the path of a file")
     if path.is_dir(): raise ValueError(f"{path} is a folder; {missing}")
     if path.is_file(): return path

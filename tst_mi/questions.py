@@ -22,6 +22,7 @@ from .groups import check_groups
 from .inputs import Inputs, _as_series, _class_indices, model_logits
 from .matchings import over_matchings
 from .metrics import Effect, contrasted, primary, tested_effect, tested_quantity
+from .model import _whole
 from .pairs import _ROLES, DESIGNS, check_direction, donors_of, make_pairs, split_pairs
 from .patching import sweep
 from .statistics import LEAST_UNITS
@@ -197,10 +198,9 @@ def all_matchings(
     matchings: int = 20, # further matchings, at least two; each costs a sweep
     progress: bool = False, # show a bar
     **patch, # as in `analyse`: layers, mask, heads, call, groups
-    # per row of analysis.heads: direction, layer, head; matchings, triples; recurs, the share of matchings
-    # with the same verdict; the columns of `over_matchings`, except under reuse and with groups
-) -> pd.DataFrame:
-    "Match the same instances anew: do verdicts recur, and how large are effects over all matchings?"
+) -> pd.DataFrame: # per row of analysis.heads: matchings, triples, recurs; columns of `over_matchings`
+    """Match the same instances anew: do verdicts recur, and how large are effects over all matchings?
+    `recurs` is the share of matchings with the same verdict; sizes are left out under reuse and with groups."""
     _for_many(analysis, matchings)
     settings = analysis.settings
     _check_same_instances(model, X, y, analysis, patch)
@@ -397,8 +397,7 @@ def first_triples(
 ) -> Analysis: # its pairs and effects; what is said of heads stays that of all triples
     "The same analysis, as if the first triples were all there are."
     _check_analysis(analysis)
-    if not isinstance(n, Integral) or n < 2:
-        raise ValueError(f"n is {n!r}; it must be a whole number of triples, at least 2")
+    n = _whole("n", n, 2)
     matched = {direction: replace(pairs, table=pairs.table.head(n))
                for direction, pairs in analysis.matched.items()}
     return replace(analysis, matched=matched, pairs=_first(analysis.pairs, n),

@@ -32,8 +32,9 @@ from torch.optim.swa_utils import update_bn
 
 from .artifacts import bar, cache_dir, check_place, fingerprint, to_plain, versions, whole_file
 from .data import Dataset, load_dataset
-from .model import (ModelConfig, TimeSeriesTransformer, _array, _below_one, _check_tensors, _choice,
-    _existing_file, _number, _reason, _rows_at_once, _series, _shown, _whole, check_device, predict, rounding)
+from tst_mi.model import (ModelConfig, TimeSeriesTransformer, _array, _as_path, _below_one, _check_tensors,
+    _choice, _existing_file, _number, _reason, _rows_at_once, _series, _shown, _whole, check_device, predict,
+    rounding)
 
 # %% ../nbs/12_training.ipynb #f3a36469
 def _labels(y):
@@ -304,10 +305,7 @@ def _trained(X, y, n_classes, progress, unfinished, seed, share, device, lr, wei
 # %% ../nbs/12_training.ipynb #b0d81f37
 def _new_file(name, value, what):
     "A path that a file can be written to."
-    try:
-        path = Path(value)
-    except TypeError as e:
-        raise ValueError(f"{name} is {_shown(value)}; it must be the path of a file") from e
+    path = _as_path(name, value)
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name another file for {what}")
     return check_place(path, what)
@@ -650,7 +648,6 @@ def _as_named(path, name, data_dir):
     except ValueError as e:
         raise ValueError(f"{path}: {e}") from e
     return model, data, info, same_data
-
 
 # %% ../nbs/12_training.ipynb #97e0dc96
 def model_for(

@@ -101,18 +101,13 @@ def per_triple(
 # %% ../nbs/34_work.ipynb #34a00016
 class Asked(NamedTuple):
     "What a report is asked for, as far as it costs work."
-    max_pairs: int # triples of a direction, at most: no more than there are
+    triples: int # of a direction, at most: no more than there are
     matchings: int = 20
     control_runs: int = 10
     placebo_runs: int = 20
     perturbation_seeds: int = 3
     ig_steps: int = 8
     directions: int = 1 # of the design
-
-    @property
-    def triples(self) -> int:
-        "Triples of one direction, at most."
-        return self.max_pairs
 
 class Amounts(NamedTuple):
     "What is done, part by part."
@@ -234,21 +229,23 @@ def _step_down(works, ladders, level):
     return max(can, key=works.get, default=None)
 
 # %% ../nbs/34_work.ipynb #34a00025
+def _fits(works, budget):
+    "Is the work of all parts within the budget, if there is one?"
+    return not budget or sum(works.values()) <= budget*1e12
+
 def _fitted(config, asked, left_out, budget):
-    "The `Amounts` that fit the budget, and those with as many triples that were asked for."
+    "The `Amounts` that fit the budget; where all ladders end, the least that so many triples allow."
     ladders = _ladders(asked)
     level = dict.fromkeys(ladders, 0)
-    whole = _amounts(asked, ladders, level)
-    amounts = whole
     while True:
+        amounts = _amounts(asked, ladders, level)
         works = _works(config, amounts, asked, left_out)
-        if not budget or sum(works.values()) <= budget*1e12:
+        if _fits(works, budget):
             return amounts
         part = _step_down(works, ladders, level)
         if part is None:
             return amounts
         level[part] += 1
-        amounts = _amounts(asked, ladders, level)
 
 def _told(part, amounts):
     "What a part does, in words."
@@ -301,12 +298,11 @@ def plan(
     whole = _fitted(config, asked, left_out, 0)
     works_asked = _works(config, whole, asked, left_out)
     amounts = _fitted(config, asked, left_out, budget)
-    while budget and asked.triples > LEAST_TRIPLES:
-        if sum(_works(config, amounts, asked, left_out).values()) <= budget*1e12:
-            break
-        asked = asked._replace(max_pairs=max(LEAST_TRIPLES, asked.triples//2))
-        amounts = _fitted(config, asked, left_out, budget)
     works = _works(config, amounts, asked, left_out)
+    while not _fits(works, budget) and asked.triples > LEAST_TRIPLES:
+        asked = asked._replace(triples=max(LEAST_TRIPLES, asked.triples//2))
+        amounts = _fitted(config, asked, left_out, budget)
+        works = _works(config, amounts, asked, left_out)
     return Plan(amounts, _rows(whole, works_asked, amounts, works), budget)
 
 # %% ../nbs/34_work.ipynb #34a00032

@@ -11,7 +11,7 @@ REPLICATES = 20
 
 def test_the_study_runs_and_its_claims_hold(tmp_path, monkeypatch):
     monkeypatch.setenv("TST_MI_CACHE", str(tmp_path/"cache"))   # nothing of an earlier run
-    papermill.execute_notebook(str(ROOT/"nbs"/"82_calibration.ipynb"), str(tmp_path/"out.ipynb"), progress_bar=False,
+    papermill.execute_notebook(str(ROOT/"nbs"/"82_calibration_study.ipynb"), str(tmp_path/"out.ipynb"), progress_bar=False,
                                parameters=dict(replicates=REPLICATES, stored=800, control_runs=2, networks="JapaneseVowels", control_networks="JapaneseVowels", n_flips=500, n_boot=500, jobs=1, out_dir=str(tmp_path)))
     read = lambda name: pd.read_csv(tmp_path/"calibration"/f"{name}.csv")
     null, leaning, mixed, planted, controls, checks = (read(k) for k in ("null", "leaning", "mixed", "planted", "controls", "checks"))

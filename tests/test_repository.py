@@ -92,6 +92,12 @@ def test_export_cells_stand_between_prose_and_examples(path):
     assert not any(a and b for a, b in zip(exports[1:], exports[2:])), "two export cells in a row"
 
 
+def test_pages_have_names_of_their_own():
+    "On the site a page has no number: two of one name would be one page."
+    names = [re.sub(r"^\d\d_", "", path.stem) for path in NOTEBOOKS]
+    assert len(set(names)) == len(names)
+
+
 def page_numbers():
     "module -> number of the page that makes it"
     pattern = re.compile(r"File to edit: \.\./nbs/(\d\d)_")

@@ -193,7 +193,7 @@ def test_controls_say_what_they_cannot_do(network, call, says):
     ("30_statistics", ["With fewer than {n} units the answer is: nothing"]),
     ("31_verdicts", ["no test keeps its promise, fewer than {n}", "make fewer than {n} cells", "from {n} on p-values"]),
     ("75_own_model", ["Below {n} nothing can be tested"]),
-    ("82_calibration", ["from {n} units on"]),
+    ("82_calibration_study", ["from {n} units on"]),
     ("90_cli", ["where at least {n} errors are usable"]),
     ("99_report", ["where at least {n} errors are usable"]),
 ])

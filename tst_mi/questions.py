@@ -200,7 +200,7 @@ def all_matchings(
     **patch, # as in `analyse`: layers, mask, heads, call, groups
 ) -> pd.DataFrame: # per row of analysis.heads: matchings, triples, recurs; columns of `over_matchings`
     """Match the same instances anew: do verdicts recur, and how large are effects over all matchings?
-    `recurs` is the share of matchings with the same verdict; under reuse and with groups there is only that."""
+    `recurs` is the share of matchings with the same verdict; under reuse and with groups it stands alone."""
     _for_many(analysis, matchings)
     settings = analysis.settings
     _check_same_instances(model, X, y, analysis, patch)
